@@ -1,0 +1,44 @@
+# make demo: upscale a photograph.  make test: the tests.  make check: lint, types, layers.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow check bench docs zoo clean
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e .
+	touch $@
+
+# torch first and alone: any other order may pull the GPU build.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) torch==2.13.0
+	$(PIP) -e ".[dev]"
+	touch $@ $(VENV)/.base
+
+demo: $(VENV)/.base
+	$(BIN)/limner upscale examples/street.jpg --out out/street-x4.png --overwrite
+
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m slow --timeout 3600
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest tests/test_layers.py
+
+bench: $(VENV)/.base
+	$(BIN)/limner bench
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m limner.cli.docs docs/cli.md
+
+clean:
+	rm -rf $(VENV) out build

@@ -1,0 +1,182 @@
+"""The bundle: a folder with manifest.json and ONNX graphs, the only thing the runtime knows. No torch, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from limner.errors import LimnerError, one_of
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+ZOO = Path(__file__).parent / "zoo"
+
+Precision = Literal["float", "int8"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Graph(_Frozen):
+    """One ONNX file. Both kinds take and give pictures as (1, height, width, 3), RGB, channels last.
+
+    `float`: float32 in 0..1, not clipped at the output. `int8`: uint8 in 0..255, QDQ inside.
+    """
+
+    file: str
+    dtype: Literal["float32", "uint8"]
+
+
+class Source(_Frozen):
+    """Pictures of one origin under one licence that the weights learned from."""
+
+    source: str
+    license: str
+    pictures: int = Field(ge=1)
+
+
+class Manifest(_Frozen):
+    """What manifest.json says. `radius`: input pixels around an output pixel that can change it."""
+
+    format: Literal[1] = FORMAT
+    name: str = Field(min_length=1)
+    task: Literal["upscale"]
+    description: str = ""
+    scale: int = Field(ge=1, le=8)
+    multiple: int = Field(1, ge=1, description="height and width of the input must be multiples of this")
+    radius: int = Field(ge=0, description="receptive field radius, input pixels")
+    graphs: dict[Precision, Graph]
+    license: str
+    sources: tuple[Source, ...]
+    parameters: int = Field(ge=1)
+    macs_per_pixel: float = Field(gt=0, description="multiply-accumulates per input pixel")
+    scores: dict[str, Any] = Field(default_factory=dict, description="what `limner pack` measured")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="the resolved RunConfig")
+    created: str = ""
+    limner: str = ""
+    files: dict[str, str] = Field(description="sha256 of every file but the manifest")
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name:
+                raise ValueError(f"file {name!r} climbs out of the bundle's folder")
+        return files
+
+
+class Bundle:
+    """A verified bundle on disk: `folder` and its `manifest`."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    def graph(self, precision: Precision) -> Path:
+        """Path of the ONNX file of that precision. Raises UsageError when the bundle has none."""
+        if precision not in self.manifest.graphs:
+            raise one_of("precision", precision, tuple(self.manifest.graphs))
+        return self.folder / self.manifest.graphs[precision].file
+
+    @property
+    def bytes(self) -> int:
+        return sum((self.folder / name).stat().st_size for name in self.manifest.files)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def zoo() -> list[str]:
+    """Names of the bundles that ship."""
+    return sorted(path.parent.name for path in ZOO.glob(f"*/{MANIFEST}"))
+
+
+def find(name: str | os.PathLike[str]) -> Path:
+    """Folder of a bundle given by zoo name or path."""
+    shipped = ZOO / str(name)
+    if str(name) in zoo():
+        return shipped
+    folder = Path(name)
+    if (folder / MANIFEST).is_file():
+        return folder
+    if folder.exists() or len(folder.parts) > 1:
+        raise LimnerError(f"{folder}: no {MANIFEST} there; give a bundle folder or one of: {', '.join(zoo())}.")
+    raise one_of("model", str(name), tuple(zoo()))
+
+
+def read(name: str | os.PathLike[str]) -> Bundle:
+    """Open and verify a bundle: schema, format version, paths, presence and sha256 of every file."""
+    folder = find(name)
+    manifest = _manifest(folder)
+    for file, digest in manifest.files.items():
+        _verify(folder, file, digest)
+    for graph in manifest.graphs.values():
+        if graph.file not in manifest.files:
+            raise LimnerError(f"{folder / MANIFEST}: graph {graph.file!r} has no sha256 under 'files'; pack it again.")
+    return Bundle(folder, manifest)
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LimnerError(f"{path}: not readable as JSON ({error}); pack the bundle again.") from None
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise LimnerError(f"{path}: bundle format {version} is newer than {FORMAT}, which this limner reads; upgrade.")
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise LimnerError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def _verify(folder: Path, file: str, digest: str) -> None:
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise LimnerError(f"{folder / MANIFEST}: file {file!r} climbs out of the bundle's folder; do not use it.")
+    if not path.is_file():
+        raise LimnerError(f"{path}: missing; copy the whole bundle or pack it again.")
+    if sha256(path) != digest:
+        raise LimnerError(f"{path}: sha256 differs from the manifest; the file is damaged or was changed, copy it again.")
+
+
+def write(folder: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
+    """Write a bundle whole or not at all: fill a temporary folder beside it, then rename.
+
+    `files`: name in the bundle -> file to copy. Their sha256 replaces `manifest.files`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, source in files.items():
+            shutil.copyfile(source, draft / name)
+        sealed = manifest.model_copy(update={"files": {name: sha256(draft / name) for name in files}})
+        (draft / MANIFEST).write_text(sealed.model_dump_json(indent=1) + "\n", "utf-8")
+        draft.chmod(0o755)
+        _replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Bundle(folder, sealed)
+
+
+def _replace(draft: Path, folder: Path) -> None:
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise LimnerError(f"{folder}: exists and is not a bundle; choose another --out or remove it.")
+    old = folder.with_name(f".{folder.name}-old-{os.getpid()}")
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""`limner data check` and `limner data shards`."""

@@ -1,0 +1,74 @@
+"""`limner train` and `limner pack`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from limner.cli import console
+from limner.cli.options import Set
+from limner.errors import LimnerError, UsageError, one_of
+
+if TYPE_CHECKING:
+    from limner.config import RunConfig
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, such as photo-x4.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Training pictures: a folder, zips or shards.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder; one that is there is resumed.")],
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML laid over the recipe.")] = None,
+    set: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
+) -> None:
+    """Train a network. The same command resumes where the last call stopped."""
+    resolved = resolve(recipe, config, set or [])
+    if dry_run:
+        sys.stdout.write(resolved.model_dump_json(indent=1) + "\n")
+        return
+    with console.extra("train"):
+        from limner.train.loop import train as run
+    run(resolved, data, out)
+
+
+def resolve(recipe: str, file: Path | None, pairs: list[str]) -> RunConfig:
+    """The recipe, then the TOML file, then the `section.key=value` pairs, each over what came before."""
+    from limner.config import merge, override
+    from limner.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        raise one_of("recipe", recipe, tuple(RECIPES))
+    config = RECIPES[recipe]()
+    if file is not None:
+        config = merge(config, _toml(file), str(file))
+    return override(config, pairs)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise LimnerError(f"{path}: cannot be read ({error.strerror}); give a TOML file to --config.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not TOML ({error}); correct it.") from None
+
+
+def pack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `limner train`.")],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Bundle folder to write; one that is there is replaced.")],
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Training pictures, where the recipe needs them.")] = None,
+    eval: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Test pictures that the gate looks at. Repeatable.")
+    ] = None,
+    set: Set = None,
+) -> None:
+    """Fold, quantize, check and score a trained network, and write the bundle. What misses its gate is refused."""
+    with console.extra("compress"):
+        from limner.export.pack import pack as make
+    manifest = make(run, out, eval or [], data, set or [])
+    console.log().print(f"packed {manifest.name} into {out}")

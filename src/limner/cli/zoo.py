@@ -1,0 +1,91 @@
+"""`limner models` and `limner info`: what bundles there are and what is in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from limner.cli import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from limner.bundle import Bundle
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def models(json: Json = False) -> None:
+    """List the bundles that ship, with size, scores and licence."""
+    from limner import bundle
+
+    found = [bundle.read(name) for name in bundle.zoo()]
+    if json:
+        console.write_json("-", [_summary(each) for each in found])
+    else:
+        console.data().print(_table(found))
+
+
+def info(
+    name: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name in the zoo, or a bundle folder.")],
+    json: Json = False,
+) -> None:
+    """Show what a bundle says about itself, after checking its files."""
+    from limner import bundle
+
+    opened = bundle.read(name)
+    if json:
+        console.write_json("-", {"folder": str(opened.folder), "bytes": opened.bytes, **opened.manifest.model_dump(mode="json")})
+    else:
+        console.data().print(_sheet(opened))
+
+
+def _summary(opened: Bundle) -> dict[str, Any]:
+    manifest = opened.manifest
+    kept = manifest.model_dump(mode="json", include={"name", "task", "description", "scale", "license", "scores"})
+    return kept | {"parameters": manifest.parameters, "bytes": opened.bytes}
+
+
+def _table(found: list[Bundle]) -> Table:
+    from rich.table import Table
+
+    grid = Table("name", "task", "scale", "size", "Y-PSNR (dB)", "licence")
+    for each in found:
+        manifest = each.manifest
+        row = manifest.name, manifest.task, f"x{manifest.scale}", _size(each), _headline(manifest.scores)
+        grid.add_row(*row, manifest.license)
+    return grid
+
+
+def _size(opened: Bundle) -> str:
+    return f"{opened.bytes / 1000:.0f} KB"
+
+
+def _headline(scores: dict[str, Any]) -> str:
+    """`Set5 31.20, Set14 28.00` of the int8 graph; empty when the bundle was packed without test sets."""
+    rows = scores.get("int8", [])
+    return ", ".join(f"{row['set']} {row['scores']['psnr_y']:.2f}" for row in rows)
+
+
+def _sheet(opened: Bundle) -> Table:
+    from rich.table import Table
+
+    manifest = opened.manifest
+    grid = Table(show_header=False, box=None)
+    for key, value in {
+        "name": manifest.name,
+        "about": manifest.description,
+        "task": f"{manifest.task} x{manifest.scale}",
+        "size": f"{_size(opened)}, {manifest.parameters / 1000:.0f} thousand parameters",
+        "work": f"{manifest.macs_per_pixel / 1000:.1f} thousand multiply-adds per input pixel",
+        "reach": f"{manifest.radius} input pixels, sizes in multiples of {manifest.multiple}",
+        "graphs": ", ".join(f"{precision} ({graph.file})" for precision, graph in manifest.graphs.items()),
+        "scores": _headline(manifest.scores),
+        "licence": manifest.license,
+        "learned from": "\n".join(f"{s.pictures} pictures of {s.source} ({s.license})" for s in manifest.sources),
+        "made": f"{manifest.created} by limner {manifest.limner}".strip(),
+        "folder": str(opened.folder),
+    }.items():
+        grid.add_row(key, value)
+    return grid

@@ -1,0 +1,212 @@
+"""Every knob on one page: frozen pydantic sections; a function takes its section, never the whole RunConfig."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from limner.errors import UsageError
+
+Kind = Literal["separable", "grouped", "dense"]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """Which pictures a run learns from."""
+
+    licenses: tuple[str, ...] | None = Field(None, description="keep records whose licence contains one of these")
+    exclude_licenses: tuple[str, ...] = Field((), description="drop records whose licence contains one of these")
+    styles: tuple[str, ...] | None = Field(None, description="keep only these styles")
+    group_column: str = Field("group", description="records that share this value stay in one split")
+    validation_fraction: float = Field(0.02, ge=0, lt=1, description="share of groups held out when no split is given")
+    test_fraction: float = Field(0.0, ge=0, lt=1)
+    split_seed: int = 0
+
+
+class DegradeConfig(Section):
+    """How a low-resolution picture is made from a crop."""
+
+    kind: Literal["bicubic", "decimate", "realworld"] = "bicubic"
+    second_round: bool = Field(True, description="realworld only: apply the second degradation round")
+
+
+class UpscalerConfig(Section):
+    """Shape of an upscaler. Widths in multiples of 16 run fastest."""
+
+    scale: Literal[2, 3, 4] = 4
+    kind: Kind = "separable"
+    width: int = Field(32, ge=1, le=512)
+    depth: int = Field(8, ge=1, le=128, description="number of blocks between head and tail")
+    kernel: Literal[3, 5, 7] = 3
+    group_width: int = Field(16, ge=1, description="channels per group of the grouped kind")
+    unshuffle: Literal[1, 2, 4] = Field(1, description="the trunk works at 1/unshuffle of the input resolution")
+    branches: bool = Field(True, description="training-time branches that fold into one convolution")
+    levels: int = Field(2, ge=1, le=4, description="pictures the trunk answers for; all but the last are auxiliary")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> UpscalerConfig:
+        if self.levels > self.depth:
+            raise ValueError(f"levels={self.levels} needs at least as many blocks, depth is {self.depth}")
+        if self.kind == "grouped" and self.width % self.group_width:
+            raise ValueError(f"width={self.width} is not a multiple of group_width={self.group_width}")
+        return self
+
+
+class LossConfig(Section):
+    """L = sum_k alpha_k * L_k over the levels, plus the adversarial term when it is on."""
+
+    pixel: Literal["l1", "charbonnier", "l2"] = "charbonnier"
+    alphas: tuple[float, ...] = Field((0.1, 1.0), description="weight of each level, coarse to fine")
+    fourier: float = Field(0.0, ge=0, description="weight of the L1 distance of the Fourier transforms")
+    l2_share: float = Field(0.15, ge=0, le=1, description="last share of the run that is trained on L2 alone")
+    distill: float = Field(0.0, ge=0, le=1, description="weight of the teacher's picture against the true one")
+
+
+class AdversarialConfig(Section):
+    """The relativistic adversarial term (off by default)."""
+
+    weight: float = Field(0.0, ge=0)
+    gamma: float = Field(1.0, ge=0, description="weight of both zero-centred penalties, R1 and R2")
+    penalty_every: int = Field(4, ge=1, description="lazy regularization: penalties every n-th step, scaled by n")
+    width: int = Field(32, ge=4)
+    lr: float = Field(2e-4, gt=0)
+    start_share: float = Field(0.5, ge=0, lt=1, description="share of the run before the adversary joins")
+
+
+class TrainConfig(Section):
+    """The loop. Progress is counted in images (crops) seen."""
+
+    images: int = Field(800_000, ge=1, description="crops to learn from, in all")
+    batch: int = Field(16, ge=1, description="global batch, over all processes")
+    crop: int = Field(48, ge=8, description="side of the low-resolution crop, pixels")
+    multiscale: bool = Field(False, description="draw the crop from a picture shrunk by 1, 0.75 or 0.5")
+    lr: float = Field(2e-3, gt=0)
+    lr_final: float = Field(1e-6, ge=0)
+    warmup: int = Field(3200, ge=0, description="images of linear warm-up")
+    beta2: float = Field(0.99, gt=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, ge=0, description="gradient norm limit; 0 turns it off")
+    ema: float = Field(0.999, ge=0, lt=1, description="per step; warmed up as (1+t)/(10+t)")
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    channels_last: bool = True
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1)
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
+    checkpoint_every: int = Field(40_000, ge=1, description="images between checkpoints")
+    sample_every: int = Field(200_000, ge=1, description="images between sample sheets and validation")
+    log_every: int = Field(3_200, ge=1, description="images between lines of stats.jsonl")
+    init: str | None = Field(None, description="run folder whose EMA weights start this run")
+    teacher: str | None = Field(None, description="run folder of a larger network to distill from")
+
+
+class QuantizeConfig(Section):
+    """Integer arithmetic. 7-bit weights never overflow the 16-bit sums of CPUs without VNNI."""
+
+    weight_bits: int = Field(7, ge=2, le=8)
+    activation_bits: int = Field(8, ge=2, le=8)
+    per_channel: bool = True
+    calibration_crops: int = Field(64, ge=1)
+    calibration: Literal["minmax", "mse"] = "mse"
+    images: int = Field(0, ge=0, description="crops of quantization-aware training; 0 = post-training only")
+    lr: float = Field(2e-4, gt=0)
+
+
+class PackConfig(Section):
+    """The gate a bundle must pass."""
+
+    tolerance: float = Field(2e-4, gt=0, description="largest |float graph - torch|, pictures in 0..1")
+    int8_tolerance: float = Field(1.5, gt=0, description="largest mean |int8 engine - fake-quantized torch|, in LSB")
+    max_drop: float = Field(0.08, gt=0, description="dB of Y-PSNR that int8 may cost against float")
+    min_gain: float = Field(0.0, description="dB over bicubic that the int8 graph must reach on the evaluation set")
+
+
+class RunConfig(Section):
+    """One run, whole: stored in the run folder and in the bundle."""
+
+    name: str
+    task: Literal["upscale"] = "upscale"
+    data: DataConfig = DataConfig()
+    degrade: DegradeConfig = DegradeConfig()
+    model: UpscalerConfig = UpscalerConfig()
+    loss: LossConfig = LossConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
+    train: TrainConfig = TrainConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    pack: PackConfig = PackConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if len(self.loss.alphas) != self.model.levels:
+            raise ValueError(f"loss.alphas has {len(self.loss.alphas)} weights for model.levels={self.model.levels}")
+        if self.train.crop % self.model.unshuffle:
+            raise ValueError(f"train.crop={self.train.crop} is not a multiple of model.unshuffle={self.model.unshuffle}")
+        return self
+
+
+def explain(error: ValidationError, source: str) -> UsageError:
+    """One sentence for the first fault of a validation error, with the path of the key."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"]) or "configuration"
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"{source}: unknown key {path!r}: remove it or correct its name.")
+    return UsageError(f"{source}: {path}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r:.80}).")
+
+
+def parse(raw: dict[str, Any], source: str) -> RunConfig:
+    """A RunConfig from plain data. Raises UsageError that names `source` and the path of the key at fault."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise explain(error, source) from None
+
+
+def override(config: RunConfig, pairs: list[str]) -> RunConfig:
+    """Apply `section.key=value` strings (values in TOML syntax, bare words as strings)."""
+    raw = config.model_dump(mode="json")
+    for pair in pairs:
+        path, separator, text = pair.partition("=")
+        if not separator:
+            raise UsageError(f"--set {pair!r}: write it as section.key=value.")
+        _assign(raw, path.strip().split("."), _value(text.strip()), pair)
+    return parse(raw, "--set")
+
+
+def merge(config: RunConfig, table: dict[str, Any], source: str) -> RunConfig:
+    """Overlay nested `table` (a parsed TOML file) on `config`."""
+    return parse(_overlay(config.model_dump(mode="json"), table), source)
+
+
+def _overlay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _overlay(base[key], value) if nested else value
+    return merged
+
+
+def _assign(raw: dict[str, Any], path: list[str], value: Any, pair: str) -> None:
+    node = raw
+    for key in path[:-1]:
+        if not isinstance(node.get(key), dict):
+            raise UsageError(f"--set {pair!r}: there is no section {key!r}.")
+        node = node[key]
+    node[path[-1]] = value
+
+
+def _value(text: str) -> Any:
+    import tomllib
+
+    if text in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,1 @@
+"""Quality figures: fidelity of pictures, test sets, reports."""

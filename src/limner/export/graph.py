@@ -1,0 +1,147 @@
+"""From a folded network to ONNX: a float graph, or an integer one with QuantizeLinear / DequantizeLinear pairs.
+
+Written node by node rather than traced: the engines' fast paths depend on the exact pattern (uint8 channels-last at
+both ends, one grid per edge, clamp before the pixel shuffle, integer bias), and the pattern is short.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from limner.compress.quantize import QuantConv2d
+from limner.models.upscaler import Upscaler
+
+OPSET = 17
+Convolution = nn.Conv2d | QuantConv2d
+
+
+class _Writer:
+    """Collects nodes and constants; every method returns the name of the value it makes."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: Any) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def convolution(self, x: str, conv: Convolution, inputs: NDArray[np.intp] | None = None) -> str:
+        """A convolution; `inputs` reorders the input channels of its weight."""
+        weight = _numpy(conv.weight)
+        weight = weight if inputs is None else weight[:, inputs]
+        assert conv.bias is not None
+        if isinstance(conv, QuantConv2d):
+            x, weight_name, bias_name = self._integer(x, conv, weight)
+        else:
+            weight_name, bias_name = self.constant(weight), self.constant(_numpy(conv.bias))
+        size = weight.shape[-1]
+        return self.node(
+            "Conv", x, weight_name, bias_name, kernel_shape=[size, size], pads=[size // 2] * 4, group=conv.groups
+        )
+
+    def _integer(self, x: str, conv: QuantConv2d, weight: NDArray[np.float32]) -> tuple[str, str, str]:
+        scale, step = np.float32(conv.input_scale.item()), _numpy(conv.weight_scale())
+        integers = np.rint(weight / step[:, None, None, None]).clip(-conv.weight_peak, conv.weight_peak)
+        zeros = np.zeros(len(step), np.int8)
+        weight_name = self.node(
+            "DequantizeLinear", self.constant(integers.astype(np.int8)), self.constant(step), self.constant(zeros), axis=0
+        )
+        bias = np.rint(_numpy(conv.bias).astype(np.float64) / (scale * step)).astype(np.int32)
+        bias_name = self.node(
+            "DequantizeLinear", self.constant(bias), self.constant(scale * step), self.constant(zeros.astype(np.int32)), axis=0
+        )
+        return self.grid(x, scale, conv.input_range()), weight_name, bias_name
+
+    def grid(self, x: str, scale: np.float32, bounds: tuple[int, int]) -> str:
+        """Round `x` to an 8-bit grid with zero point 0; narrower grids are clipped first."""
+        dtype = np.int8 if bounds[0] < 0 else np.uint8
+        limits = np.iinfo(dtype)
+        if bounds != (limits.min, limits.max):
+            x = self.node("Clip", x, self.constant(scale * bounds[0]), self.constant(scale * bounds[1]))
+        scale_name, zero = self.constant(scale), self.constant(dtype(0))
+        return self.node("DequantizeLinear", self.node("QuantizeLinear", x, scale_name, zero), scale_name, zero)
+
+
+def build(network: Upscaler, name: str) -> onnx.ModelProto:
+    """ONNX of a folded Upscaler: input "x" (1, height, width, 3), output "y" (1, height * s, width * s, 3), RGB.
+
+    Float network: float32 in and out, 0..1, not clipped. Network from `quantize`: uint8 in and out, 0..255.
+    Height and width are dynamic and must be multiples of config.unshuffle.
+    """
+    integer = isinstance(network.tail, QuantConv2d)
+    w = _Writer()
+    picture = _enter(w, integer)
+    cell = network.config.unshuffle
+    cells = w.node("SpaceToDepth", picture, blocksize=cell) if cell > 1 else picture
+    order = np.arange(3 * cell**2).reshape(3, cell**2).T.ravel() if cell > 1 else None
+    features = cells
+    for step in _steps(network):
+        if isinstance(step, nn.ReLU):
+            features = w.node("Relu", features)
+        else:
+            features = w.convolution(features, step, order)
+            order = None
+    enlarged = w.node("Gather", cells, w.constant(_nearest(network.config.scale, cell)), axis=1)
+    _leave(w, w.node("Add", features, enlarged), network.config.scale, cell, integer)
+    return _model(w, name, network.config.scale, TensorProto.UINT8 if integer else TensorProto.FLOAT)
+
+
+def _steps(network: Upscaler) -> list[Convolution | nn.ReLU]:
+    parts = nn.ModuleList([network.head, network.trunk, network.tail])
+    return [module for module in parts.modules() if isinstance(module, nn.Conv2d | QuantConv2d | nn.ReLU)]
+
+
+def _enter(w: _Writer, integer: bool) -> str:
+    x = "x"
+    if integer:
+        x = w.node("Mul", w.node("Cast", x, to=TensorProto.FLOAT), w.constant(np.float32(1 / 255)))
+    return w.node("Transpose", x, perm=[0, 3, 1, 2])
+
+
+def _nearest(scale: int, cell: int) -> NDArray[np.int64]:
+    """For each channel (row, column, colour) of the shuffled output, the channel of the unshuffled input below it."""
+    side = scale * cell
+    row, column, colour = np.meshgrid(np.arange(side), np.arange(side), np.arange(3), indexing="ij")
+    return ((row // scale * cell + column // scale) * 3 + colour).ravel()
+
+
+def _leave(w: _Writer, y: str, scale: int, cell: int, integer: bool) -> None:
+    """Clamp to bytes before the shuffle: what moves at full resolution is uint8, in rows of contiguous pixels."""
+    if integer:
+        y = w.node("Add", w.node("Mul", y, w.constant(np.float32(255))), w.constant(np.float32(0.5)))
+        y = w.node("Clip", y, w.constant(np.float32(0)), w.constant(np.float32(255)))
+        y = w.node("Cast", y, to=TensorProto.UINT8)
+    side = scale * cell
+    y = w.node("Transpose", y, perm=[0, 2, 3, 1])
+    y = w.node("Reshape", y, w.constant(np.array([0, 0, 0, side, side * 3], np.int64)))
+    y = w.node("Transpose", y, perm=[0, 1, 3, 2, 4])
+    shape = w.node("Mul", w.node("Shape", "x"), w.constant(np.array([1, scale, scale, 1], np.int64)))
+    w.nodes.append(helper.make_node("Reshape", [y, shape], ["y"], name="y"))
+
+
+def _model(w: _Writer, name: str, scale: int, dtype: int) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", dtype, [1, "height", "width", 3])
+    y = helper.make_tensor_value_info("y", dtype, [1, f"height*{scale}", f"width*{scale}", 3])
+    graph = helper.make_graph(w.nodes, name, [x], [y], w.constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="limner")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@torch.no_grad()
+def _numpy(values: torch.Tensor) -> NDArray[np.float32]:
+    return values.detach().cpu().float().numpy()

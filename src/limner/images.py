@@ -1,0 +1,873 @@
+"""Picture files in and out: alpha, 16 bit, gray, ICC, EXIF, XMP, limits, and one clear sentence for every bad file.
+
+libvips (pyvips) reads and writes the files, in strips, so that memory stays near the size of the pixels; Pillow only
+serves the Python API (`from_pil`, `to_pil`). Both are imported inside the functions: importing this module is cheap.
+Every function may be called from several threads at once.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import secrets
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from limner.errors import LimnerError, UsageError, one_of
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+MAX_PIXELS = 200_000_000
+
+Source = str | os.PathLike[str] | bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded picture, upright (its EXIF orientation is already applied).
+
+    `pixels`: (H, W, 3) RGB, uint8 or uint16, in the colour space of `icc` (sRGB when None). `alpha`: (H, W), same
+    dtype, not premultiplied. `gray`: the source had one channel; writers encode the luma of `pixels` as one again.
+    `icc`, `exif` (a block that starts with b"Exif\\0\\0"), `xmp`: carried along unread.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    gray: bool = False
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+
+    def __post_init__(self) -> None:
+        assert self.pixels.ndim == 3 and self.pixels.shape[2] == 3, self.pixels.shape
+        assert self.pixels.dtype in (np.uint8, np.uint16), self.pixels.dtype
+        if self.alpha is not None:
+            assert self.alpha.shape == self.pixels.shape[:2], (self.alpha.shape, self.pixels.shape)
+            assert self.alpha.dtype == self.pixels.dtype, (self.alpha.dtype, self.pixels.dtype)
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def maximum(self) -> int:
+        """The value of white: 255 or 65535."""
+        return int(np.iinfo(self.pixels.dtype).max)
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file format can hold. `side`: largest width or height. `saver`: the libvips operation's prefix."""
+
+    suffixes: tuple[str, ...]
+    saver: str
+    side: int
+    deep: bool = False
+    alpha: bool = True
+    gray: bool = True
+    lossy: bool = True
+
+
+FORMATS: dict[str, Format] = {
+    "png": Format((".png",), "pngsave", 2**31 - 1, deep=True, lossy=False),
+    "jpeg": Format((".jpg", ".jpeg", ".jpe", ".jfif"), "jpegsave", 65500, alpha=False),
+    "webp": Format((".webp",), "webpsave", 16383, gray=False),
+    "tiff": Format((".tif", ".tiff"), "tiffsave", 2**31 - 1, deep=True, lossy=False),
+    "avif": Format((".avif",), "heifsave", 16384, deep=True, gray=False),
+}
+
+_READS = "PNG, JPEG, WebP, TIFF, GIF or AVIF"
+_LOADERS = {
+    b"\x89PNG\r\n\x1a\n": "pngload",
+    b"\xff\xd8\xff": "jpegload",
+    b"GIF87a": "gifload",
+    b"GIF89a": "gifload",
+    b"II*\0": "tiffload",
+    b"MM\0*": "tiffload",
+    b"II+\0": "tiffload",
+    b"MM\0+": "tiffload",
+}
+_DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32, "double": np.float64}
+_STRIP_BYTES = 4 << 20
+_EXIF_HEAD = b"Exif\0\0"
+
+
+@cache
+def _vips() -> ModuleType:
+    """pyvips without its cache of operations, which would keep the pixels of past pictures alive."""
+    import pyvips
+
+    pyvips.cache_set_max(0)
+    return pyvips
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a PNG, JPEG, WebP, TIFF, GIF or AVIF file (a path, or its bytes).
+
+    The EXIF orientation is applied and reset to 1, palettes and sub-byte samples are expanded, CMYK and Lab are
+    converted to sRGB through their profile. 16-bit samples stay uint16. Float samples (TIFF) become uint16: 0..1 maps
+    to 0..65535 and values outside are clipped. Memory stays near the size of the result for files that can be decoded
+    in strips (not WebP, AVIF, progressive JPEG and interlaced PNG, which their decoders hold whole).
+
+    Raises LimnerError for a file that is missing, empty, truncated, damaged, not a picture, larger than `max_pixels`
+    (checked before any pixel is decoded), made of NaN, or holds several pictures: animations and multi-page files are
+    refused, since the first frame alone is rarely what was asked for.
+    """
+    with _opened(source) as (name, file), _explained(name):
+        image = _load(name, file, source)
+        _check_size(name, image.width, image.height, max_pixels)
+        _check_frames(name, file, image)
+        exif, xmp = _field(image, "exif-data") or _tiff_exif(file, image), _field(image, "xmp-data")
+        plain = _plain(name, image)
+        pixels, alpha = _fetch(name, plain, _orientation(image))
+    icc = _field(image, "icc-profile-data") if plain is image else None
+    height, width = pixels.shape[:2]
+    return Picture(
+        pixels, alpha, plain.bands < 3, icc, _restated_exif(exif, width, height), _restated_xmp(xmp, width, height)
+    )
+
+
+def header(source: Source) -> tuple[int, int]:
+    """(width, height) of the picture as `decode` would return it, from the file's header alone.
+
+    Raises LimnerError for a file that is missing, empty or not a picture; later damage is left to `decode`.
+    """
+    with _opened(source) as (name, file), _explained(name):
+        image = _load(name, file, source)
+        turned = _orientation(image) >= 5
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[str, BinaryIO]]:
+    """The name to use in messages, and an unbuffered file (libvips shares its descriptor)."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield "input", io.BytesIO(source)
+        return
+    path = Path(source)
+    _check_readable(path)
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError as error:
+        raise LimnerError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from None
+    with file:
+        yield str(path), file
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        raise LimnerError(f"{path}: no such file; check the name.") from None
+    if path.is_dir():
+        raise LimnerError(f"{path}: is a folder, not a picture; name a file in it.")
+    if not path.is_file():
+        raise LimnerError(f"{path}: is not a regular file; copy it to one, or pipe it in through '-'.")
+    if status.st_size == 0:
+        raise LimnerError(f"{path}: is empty (0 bytes); copy or export it again.")
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """libvips reports faults in several lines from a buffer that all threads share: state what it means instead."""
+    vips = _vips()
+    try:
+        yield
+    except vips.Error as error:
+        raise LimnerError(
+            f"{name}: cannot be decoded, because it is truncated, damaged or of an unsupported kind; export it again."
+        ) from error
+    except OSError as error:
+        raise LimnerError(f"{name}: cannot be read ({error.strerror}); copy it to another disk.") from error
+    except MemoryError:
+        raise LimnerError(f"{name}: there is not enough memory for its pixels; shrink or split it.") from None
+
+
+def _load(name: str, file: BinaryIO, source: Source) -> Any:
+    """A lazy libvips image: only the header has been read."""
+    vips = _vips()
+    head = file.read(64)
+    if not head:
+        raise LimnerError(f"{name}: is empty (0 bytes); copy or export it again.")
+    if b"avis" in _brands(head)[:1]:
+        raise _animated(name, _avif_frames(file))
+    loader = _loader(head)
+    if loader is None:
+        raise LimnerError(f"{name}: is not a {_READS} picture; convert it to one of them.")
+    file.seek(0)
+    # By descriptor: libvips would read "[...]" in a file name as options.
+    origin = vips.Source.new_from_memory(source) if isinstance(file, io.BytesIO) else _descriptor(file)
+    return getattr(vips.Image, f"{loader}_source")(origin, access="sequential", fail_on="error")
+
+
+def _descriptor(file: BinaryIO) -> Any:
+    return _vips().Source.new_from_descriptor(file.fileno())
+
+
+def _loader(head: bytes) -> str | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webpload"
+    if b"avif" in _brands(head):
+        return "heifload"
+    return next((loader for magic, loader in _LOADERS.items() if head.startswith(magic)), None)
+
+
+def _brands(head: bytes) -> list[bytes]:
+    """Major, then compatible brands of an ISO media file (AVIF, HEIC)."""
+    if head[4:8] != b"ftyp":
+        return []
+    box = head[: int.from_bytes(head[:4], "big")]
+    return [box[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))]
+
+
+def _field(image: Any, name: str) -> Any:
+    return image.get(name) if image.get_typeof(name) else None
+
+
+def _orientation(image: Any) -> int:
+    value = _field(image, "orientation")
+    return value if value in range(1, 9) else 1
+
+
+def _check_size(name: str, width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise LimnerError(
+            f"{name}: {width} x {height} pixels are more than the limit of {limit:,}; "
+            "if you trust the file, raise the limit with --max-pixels."
+        )
+
+
+def _check_frames(name: str, file: BinaryIO, image: Any) -> None:
+    loader = image.get("vips-loader")
+    pages = _field(image, "n-pages") or 1
+    if loader.startswith("pngload"):
+        pages = _apng_frames(file)
+    elif loader.startswith("heifload"):
+        pages = 1  # a collection: libvips has opened its primary picture
+    elif loader.startswith("tiffload"):
+        pages = _tiff_pages(name, file)
+    if pages > 1:
+        raise _animated(name, pages)
+
+
+def _animated(name: str, frames: int) -> LimnerError:
+    return LimnerError(f"{name}: holds {frames} frames or pages, and video is not supported yet; extract them first.")
+
+
+def _apng_frames(file: BinaryIO) -> int:
+    """libvips reads the first frame of an animated PNG and does not tell: look for the acTL chunk."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"acTL":
+            return int.from_bytes(file.read(4), "big")
+        if kind == b"IDAT":
+            break
+        file.seek(length + 4, os.SEEK_CUR)
+    return 1
+
+
+def _avif_frames(file: BinaryIO) -> int:
+    """libvips does not open AVIF sequences; Pillow counts their frames."""
+    from PIL import Image
+
+    file.seek(0)
+    with Image.open(file, formats=("AVIF",)) as sequence:
+        return getattr(sequence, "n_frames", 1)
+
+
+def _tiff_pages(name: str, file: BinaryIO) -> int:
+    """Full pictures in a TIFF file; thumbnails, pyramid levels and masks (NewSubfileType 1 and 4) do not count."""
+    tags = _Tags(file)
+    kinds = [tags.number(entries[254]) if 254 in entries else 0 for entries in tags.directories()]
+    if kinds[0] & 1:
+        raise LimnerError(f"{name}: begins with a thumbnail, as camera raw files do; develop it to a TIFF file first.")
+    return sum(not kind & 5 for kind in kinds)
+
+
+def _plain(name: str, image: Any) -> Any:
+    """`image` itself when its samples are gray or RGB as they stand, else converted to sRGB."""
+    if image.interpretation == "cmyk":
+        depth = 16 if image.format == "ushort" else 8
+        image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth, intent="relative")
+    elif image.interpretation in ("lab", "labs", "xyz", "lch"):
+        image = image.colourspace("rgb16")
+    if image.format not in _DTYPES:
+        raise LimnerError(f"{name}: has {image.format} samples; save it with 8 or 16 bits, or as float in 0..1.")
+    if image.bands > 4:
+        raise LimnerError(f"{name}: has {image.bands} channels; save it as gray or RGB, with or without alpha.")
+    return image
+
+
+def _fetch(name: str, image: Any, orientation: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode strip by strip into arrays that are upright, contiguous and allocated once."""
+    width, height, bands = image.width, image.height, image.bands
+    shape = (width, height) if orientation >= 5 else (height, width)
+    dtype = np.uint8 if image.format == "uchar" else np.uint16
+    pixels = np.empty((*shape, 3), dtype)
+    alpha = np.empty(shape, dtype) if bands in (2, 4) else None
+    stored = _as_stored(pixels, orientation)
+    stored_alpha = None if alpha is None else _as_stored(alpha, orientation)
+    colours = 3 if bands >= 3 else 1
+    for top, strip in _strips(image):
+        samples = _integers(name, strip)
+        stored[top : top + len(strip)] = samples[..., :colours]
+        if stored_alpha is not None:
+            stored_alpha[top : top + len(strip)] = samples[..., -1]
+    return pixels, alpha
+
+
+def _strips(image: Any) -> Iterator[tuple[int, np.ndarray]]:
+    region = _vips().Region.new(image)
+    dtype = np.dtype(_DTYPES[image.format])
+    row = image.width * image.bands * dtype.itemsize
+    rows = max(16, _STRIP_BYTES // row // 16 * 16)
+    for top in range(0, image.height, rows):
+        count = min(rows, image.height - top)
+        data = region.fetch(0, top, image.width, count)
+        yield top, np.frombuffer(data, dtype).reshape(count, image.width, image.bands)
+
+
+def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """View of an upright array in the row and column order in which a file of that EXIF orientation stores it."""
+    match orientation:
+        case 2:
+            return upright[:, ::-1]
+        case 3:
+            return upright[::-1, ::-1]
+        case 4:
+            return upright[::-1]
+        case 5:
+            return upright.swapaxes(0, 1)
+        case 6:
+            return np.rot90(upright)
+        case 7:
+            return upright[::-1, ::-1].swapaxes(0, 1)
+        case 8:
+            return np.rot90(upright, -1)
+    return upright
+
+
+def _integers(name: str, samples: np.ndarray) -> np.ndarray:
+    """Float samples as uint16, clipped to 0..1; integers as they are."""
+    if samples.dtype.kind != "f":
+        return samples
+    if not np.isfinite(samples).all():
+        raise LimnerError(f"{name}: contains NaN or infinite values; replace them with numbers in 0..1.")
+    return np.rint(samples.clip(0, 1) * 65535).astype(np.uint16)
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The key of FORMATS for a file name. Raises UsageError when its suffix belongs to none."""
+    suffix = Path(path).suffix.lower()
+    if not suffix:
+        raise UsageError(f"{path}: has no suffix that names a format; add one of {_suffixes()}, or name the format.")
+    for name, form in FORMATS.items():
+        if suffix in form.suffixes:
+            return name
+    raise UsageError(f"{path}: unknown suffix {suffix!r}; choose one of {_suffixes()}.")
+
+
+def _suffixes() -> str:
+    return ", ".join(form.suffixes[0] for form in FORMATS.values())
+
+
+def _named(format: str) -> Format:
+    key = format.lower().removeprefix(".")
+    for name, form in FORMATS.items():
+        if key == name or f".{key}" in form.suffixes:
+            return form
+    raise one_of("format", format, tuple(FORMATS))
+
+
+def encode(picture: Picture, format: str, *, quality: int = 90) -> bytes:
+    """The bytes of a file. `format`: a key of FORMATS or one of their suffixes. `quality`: 1..100, for lossy formats.
+
+    PNG and TIFF hold 16 bits, AVIF 10; for JPEG and WebP uint16 is rounded to 8. JPEG holds no alpha: the picture is
+    laid over white. `icc`, `exif` and `xmp` are embedded; a profile for another number of channels is left out.
+    Raises UsageError for an unknown format or quality, LimnerError when the format cannot hold the size.
+    """
+    form = _named(format)
+    image = _image(picture, form)
+    try:
+        data = getattr(image, f"{form.saver}_buffer")(**_options(form, picture, quality))
+    except _vips().Error as error:
+        raise LimnerError(f"output: {_reason(error, form)}.") from error
+    if form is not FORMATS["tiff"] or picture.exif is None:
+        return data
+    file = io.BytesIO(data)
+    _append_exif(file, picture.exif, picture.width, picture.height)
+    return file.getvalue()
+
+
+def write(picture: Picture, path: str | os.PathLike[str], *, format: str | None = None, quality: int = 90) -> None:
+    """Write a file whole or not at all (see `encode`); the format comes from the suffix unless it is named.
+
+    The file is streamed to a temporary one beside it, then renamed. Raises LimnerError when the folder is missing,
+    cannot be written or the disk is full.
+    """
+    path = Path(path)
+    form = _named(format or format_of(path))
+    image, options = _image(picture, form, str(path)), _options(form, picture, quality)
+    with _draft(path) as file:
+        try:
+            getattr(image, f"{form.saver}_target")(_vips().Target.new_to_descriptor(file.fileno()), **options)
+        except _vips().Error as error:
+            raise LimnerError(f"{path}: {_reason(error, form)}.") from error
+        if form is FORMATS["tiff"] and picture.exif is not None:
+            _append_exif(file, picture.exif, picture.width, picture.height)
+            file.flush()
+
+
+@contextmanager
+def _draft(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place on success and vanishes on any failure."""
+    if path.exists() and not path.is_file():
+        raise LimnerError(f"{path}: is not a regular file; choose another name for the output.")
+    draft = path.with_name(f".limner-{secrets.token_hex(6)}.part")
+    try:
+        # "x" creates with the permissions of the user's umask, which mkstemp would not.
+        with draft.open("xb+") as file:
+            yield file
+        draft.replace(path)
+    except OSError as error:
+        raise LimnerError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _reason(error: Any, form: Format) -> str:
+    system = re.search(r"system error: (.+)", error.detail)
+    if system:
+        return f"cannot be written ({system[1].strip()}); free some space or choose another folder"
+    if not _vips().type_find("VipsOperation", f"{form.saver}_target"):
+        return f"the installed libvips cannot write {form.suffixes[0]}; install pyvips-binary or choose another format"
+    return f"cannot be encoded as {form.suffixes[0]} ({error.detail.strip().splitlines()[-1]}); choose another format"
+
+
+def _options(form: Format, picture: Picture, quality: int) -> dict[str, Any]:
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality {quality} is impossible: choose 1 to 100.")
+    # Without a block of ours libvips would invent one.
+    keep: dict[str, Any] = {"keep": "icc|xmp" if picture.exif is None else "icc|xmp|exif"}
+    match form.saver:
+        case "pngsave":
+            # Measured on photographs: these two give 85% of the best size at three times the speed.
+            return keep | {"compression": 2, "filter": "up"}
+        case "tiffsave":
+            huge = picture.pixels.nbytes * 4 / 3 > 3.5e9
+            return keep | {"compression": "deflate", "level": 2, "predictor": "horizontal", "bigtiff": huge}
+        case "heifsave":
+            bits = 10 if picture.maximum > 255 else 8
+            return keep | {"Q": quality, "compression": "av1", "effort": 2, "bitdepth": bits}
+        case "webpsave":
+            return keep | {"Q": quality, "effort": 2}
+    return keep | {"Q": quality}
+
+
+def _image(picture: Picture, form: Format, name: str = "output") -> Any:
+    """A libvips image over the picture's own memory, with what the format can hold."""
+    if max(picture.width, picture.height) > form.side:
+        raise LimnerError(
+            f"{name}: {picture.width} x {picture.height} is more than the {form.side} pixels a side that "
+            f"{form.suffixes[0]} can hold; write .png or .tif."
+        )
+    gray = picture.gray and form.gray
+    image = _luma(_wrap(picture.pixels)) if gray else _wrap(picture.pixels)
+    if picture.alpha is not None:
+        image = image.bandjoin(_wrap(picture.alpha))
+    # 72 dots per inch, what readers assume when EXIF does not tell; libvips would write 25.4.
+    image = image.copy(interpretation=_space(picture, gray), xres=72 / 25.4, yres=72 / 25.4)
+    return _with_metadata(_reduced(image, picture, form, gray), picture, gray)
+
+
+def _wrap(samples: np.ndarray) -> Any:
+    height, width = samples.shape[:2]
+    bands = 1 if samples.ndim == 2 else samples.shape[2]
+    kind = "uchar" if samples.dtype == np.uint8 else "ushort"
+    return _vips().Image.new_from_memory(np.ascontiguousarray(samples), width, height, bands, kind)
+
+
+def _luma(image: Any) -> Any:
+    """Rec. 601 luma, rounded; of three equal channels, the channel itself."""
+    weights = _vips().Image.new_from_array([[0.299, 0.587, 0.114]])
+    return image.recomb(weights).rint().cast(image.format)
+
+
+def _space(picture: Picture, gray: bool) -> str:
+    if picture.maximum == 255:
+        return "b-w" if gray else "srgb"
+    return "grey16" if gray else "rgb16"
+
+
+def _reduced(image: Any, picture: Picture, form: Format, gray: bool) -> Any:
+    """Without the alpha and the bits that the format cannot hold, rounded once."""
+    flat = picture.alpha is not None and not form.alpha
+    shallow = picture.maximum > 255 and not form.deep
+    if flat:
+        image = image.cast("float").flatten(background=picture.maximum, max_alpha=picture.maximum)
+    if shallow:
+        image = image * (255 / 65535)
+    if not flat and not shallow:
+        return image
+    deep = picture.maximum > 255 and not shallow
+    kind, space = ("ushort", "grey16" if gray else "rgb16") if deep else ("uchar", "b-w" if gray else "srgb")
+    return image.rint().cast(kind).copy(interpretation=space)
+
+
+def _with_metadata(image: Any, picture: Picture, gray: bool) -> Any:
+    kinds, image = _vips().GValue, image.copy()
+    # Two threads: one fills a buffer of lines while the encoder empties the other.
+    image.set_type(kinds.gint_type, "concurrency", 2)
+    blobs = {
+        "icc-profile-data": picture.icc if _fits(picture.icc, gray) else None,
+        "exif-data": _restated_exif(picture.exif, picture.width, picture.height),
+        "xmp-data": _restated_xmp(picture.xmp, picture.width, picture.height),
+    }
+    for name, blob in blobs.items():
+        if blob is not None:
+            image.set_type(kinds.blob_type, name, blob)
+    return image
+
+
+def _fits(icc: bytes | None, gray: bool) -> bool:
+    """Whether the profile's colour space (ICC.1 section 7.2, bytes 16 to 19) has the channels to be written."""
+    return icc is not None and icc[16:20] == (b"GRAY" if gray else b"RGB ")
+
+
+# ------------------------------------------------------------------------------------------------- Pillow and numpy
+
+
+def from_pil(image: PIL.Image.Image) -> Picture:
+    """A Pillow image of any mode; of an animation, the frame it stands at. EXIF orientation is applied.
+
+    Modes I;16 and I (0..65535) and F (0..1, clipped) become uint16. Raises LimnerError for NaN or values out of range.
+    """
+    from PIL import ImageOps
+
+    icc, xmp = image.info.get("icc_profile"), image.info.get("xmp")
+    exif = _exif_block(image.getexif().tobytes()) if image.getexif() else None
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "CMYK":
+        samples, icc = _from_cmyk(np.asarray(upright), icc), None
+    else:
+        samples = _pil_samples(upright)
+    picture = from_array(samples[..., 0] if samples.ndim == 3 and samples.shape[2] == 2 else samples)
+    alpha = np.ascontiguousarray(samples[..., -1]) if samples.ndim == 3 and samples.shape[2] in (2, 4) else None
+    exif = _restated_exif(exif, picture.width, picture.height)
+    return Picture(picture.pixels, alpha, picture.gray, icc, exif, xmp if isinstance(xmp, bytes) else None)
+
+
+def _pil_samples(image: PIL.Image.Image) -> np.ndarray:
+    """(H, W) or (H, W, 2 | 3 | 4) for every mode but CMYK."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        samples = np.asarray(image)
+        if samples.dtype.kind == "f":
+            return samples
+        if samples.min() < 0 or samples.max() > 65535:
+            raise LimnerError("the Pillow image has 32-bit values outside 0..65535; scale them to 8 or 16 bits.")
+        return samples.astype(np.uint16)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("LA", "La"):
+        return np.asarray(image.convert("LA"))
+    clear = "transparency" in image.info or image.mode in ("PA", "RGBA", "RGBa")
+    return np.asarray(image.convert("RGBA" if clear else "RGB"))
+
+
+def _from_cmyk(samples: np.ndarray, icc: bytes | None) -> np.ndarray:
+    image = _wrap(samples).copy(interpretation="cmyk")
+    if icc is not None:
+        image.set_type(_vips().GValue.blob_type, "icc-profile-data", icc)
+    with _explained("the Pillow image"):
+        return _fetch("the Pillow image", _plain("the Pillow image", image), 1)[0]
+
+
+def to_pil(picture: Picture) -> PIL.Image.Image:
+    """A Pillow image of mode L, LA, RGB, RGBA, or I;16 for 16-bit gray; other uint16 is rounded to 8 bits.
+
+    `info` holds icc_profile, exif and xmp; Pillow's `save` embeds the first by itself, the others when passed.
+    """
+    from PIL import Image
+
+    channels = [picture.pixels[..., :1] if picture.gray else picture.pixels]
+    if picture.alpha is not None:
+        channels.append(picture.alpha[..., None])
+    samples = np.concatenate(channels, axis=2) if len(channels) > 1 else channels[0]
+    deep_gray = samples.shape[2] == 1 and picture.maximum > 255
+    if picture.maximum > 255 and not deep_gray:
+        samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(samples.squeeze(2) if samples.shape[2] == 1 else samples))
+    exif = _restated_exif(picture.exif, picture.width, picture.height)
+    known = {"icc_profile": picture.icc, "exif": exif, "xmp": picture.xmp}
+    image.info.update({key: value for key, value in known.items() if value is not None})
+    return image
+
+
+def from_array(array: np.ndarray) -> Picture:
+    """A picture from (H, W) or (H, W, 1) gray, (H, W, 3) RGB or (H, W, 4) RGB and alpha.
+
+    uint8 and uint16 are taken as they are (RGB without a copy: leave the array alone afterwards); float in 0..1
+    becomes uint16, clipped. Raises LimnerError for other shapes and dtypes, NaN, and floats that seem to be 0..255.
+    """
+    if not isinstance(array, np.ndarray):
+        raise LimnerError(f"a picture array must be a numpy array, not {type(array).__name__}; convert it first.")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+        raise LimnerError(f"an array of shape {array.shape} is no picture; give (H, W) or (H, W, 1, 3 or 4).")
+    samples = _array_samples(array if array.ndim == 3 else array[..., None])
+    gray = samples.shape[2] == 1
+    pixels = np.repeat(samples, 3, axis=2) if gray else np.ascontiguousarray(samples[..., :3])
+    alpha = np.ascontiguousarray(samples[..., 3]) if samples.shape[2] == 4 else None
+    return Picture(pixels, alpha, gray)
+
+
+def _array_samples(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind == "f":
+        if np.nanmax(array, initial=0) > 2:
+            raise LimnerError(f"the float array reaches {np.nanmax(array):g}; scale it to 0..1 or pass uint8.")
+        return _integers("the float array", array)
+    if array.dtype.kind == "u" and array.dtype.itemsize in (1, 2):
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    raise LimnerError(f"an array of dtype {array.dtype} is no picture; give uint8, uint16 or float in 0..1.")
+
+
+# ---------------------------------------------------------------------------------------------------- EXIF and TIFF
+
+_ORIENTATION, _EXIF, _GPS, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0x8825, 0xA002, 0xA003
+# Of a TIFF file's first directory, what describes the picture: description, maker, model, resolution and its unit,
+# software, date, artist, copyright.
+_DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
+# TIFF 6.0 section 2 and BigTIFF: type -> (size of the unit that byte order concerns, units per value).
+_TYPES = {1: (1, 1), 2: (1, 1), 3: (2, 1), 4: (4, 1), 5: (4, 2), 6: (1, 1), 7: (1, 1), 8: (2, 1), 9: (4, 1)} | {
+    10: (4, 2), 11: (4, 1), 12: (8, 1), 13: (4, 1), 16: (8, 1), 17: (8, 1), 18: (8, 1)
+}  # fmt: skip
+_SHORT, _LONG, _LONG8 = 3, 4, 16
+
+
+class _Entry(NamedTuple):
+    """A tag as it lies in the file: `at` is the offset of its 12 (BigTIFF: 20) bytes, `value` that of its data."""
+
+    at: int
+    kind: int
+    count: int
+    value: int
+
+
+class _Value(NamedTuple):
+    """A tag taken out of a file; `data` in the byte order it had there."""
+
+    kind: int
+    count: int
+    data: bytes
+
+
+class _Tags:
+    """The directories of a TIFF or BigTIFF file, or of an EXIF block, which is a TIFF file without pixels.
+
+    Raises ValueError where the structure is broken.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        mark = self._read(0, 2)
+        if mark not in (b"II", b"MM"):
+            raise ValueError("no TIFF byte order mark")
+        self.order: str = "<" if mark == b"II" else ">"
+        self.big = self._integer(2, 2) == 43
+        self.word = 8 if self.big else 4  # bytes of an offset, and of a value kept inside its entry
+        self.pointer = 8 if self.big else 4  # where the offset of the first directory stands
+
+    def _read(self, at: int, count: int) -> bytes:
+        self.file.seek(at)
+        data = self.file.read(count)
+        if len(data) < count:
+            raise ValueError("a TIFF directory points past the end")
+        return data
+
+    def _integer(self, at: int, size: int) -> int:
+        return int.from_bytes(self._read(at, size), "little" if self.order == "<" else "big")
+
+    def directory(self, at: int) -> tuple[dict[int, _Entry], int]:
+        """Entries by tag, and the offset of the link to the next directory."""
+        count_size, size = (8, 20) if self.big else (2, 12)
+        start, count = at + count_size, self._integer(at, count_size)
+        if count > 4096:
+            raise ValueError("a TIFF directory of thousands of tags")
+        found = [self._entry(start + size * index) for index in range(count)]
+        return dict(found), start + size * count
+
+    def _entry(self, at: int) -> tuple[int, _Entry]:
+        tag, kind = struct.unpack(f"{self.order}HH", self._read(at, 4))
+        count, inside = self._integer(at + 4, self.word), at + 4 + self.word
+        if kind not in _TYPES:
+            raise ValueError(f"unknown TIFF type {kind}")
+        fits = count * math.prod(_TYPES[kind]) <= self.word
+        return tag, _Entry(at, kind, count, inside if fits else self._integer(inside, self.word))
+
+    def directories(self) -> Iterator[dict[int, _Entry]]:
+        """All directories of the main chain."""
+        link, seen = self.pointer, set[int]()
+        while (at := self._integer(link, self.word)) and at not in seen:
+            seen.add(at)
+            entries, link = self.directory(at)
+            yield entries
+
+    def number(self, entry: _Entry) -> int:
+        """An integer tag's first value."""
+        return self._integer(entry.value, _TYPES[entry.kind][0])
+
+    def take(self, entries: dict[int, _Entry]) -> dict[int, _Value]:
+        return {
+            tag: _Value(entry.kind, entry.count, self._read(entry.value, entry.count * math.prod(_TYPES[entry.kind])))
+            for tag, entry in entries.items()
+        }
+
+    def first(self) -> tuple[dict[int, _Entry], int]:
+        return self.directory(self._integer(self.pointer, self.word))
+
+    def nested(self, root: dict[int, _Entry]) -> dict[int, dict[int, _Value]]:
+        """The EXIF and GPS directories that `root` points to."""
+        return {tag: self.take(self.directory(self.number(root[tag]))[0]) for tag in (_EXIF, _GPS) if root.get(tag)}
+
+
+def _exif_block(data: bytes) -> bytes:
+    return data if data.startswith(_EXIF_HEAD) else _EXIF_HEAD + data
+
+
+def _restated_exif(exif: bytes | None, width: int, height: int) -> bytes | None:
+    """EXIF that says upright and `width` x `height`, without its thumbnail; None if it is broken.
+
+    Patched in place: maker notes hold offsets into the block, which rewriting it would break.
+    """
+    if exif is None:
+        return None
+    block = bytearray(_exif_block(exif)[len(_EXIF_HEAD) :])
+    try:
+        tags = _Tags(io.BytesIO(bytes(block)))
+        root, link = tags.first()
+        block[link : link + 4] = bytes(4)
+        _patch(block, tags.order, root.get(_ORIENTATION), _SHORT, 1)
+        nested = tags.directory(tags.number(root[_EXIF]))[0] if _EXIF in root else {}
+        _patch(block, tags.order, nested.get(_WIDTH), _LONG, width)
+        _patch(block, tags.order, nested.get(_HEIGHT), _LONG, height)
+    except ValueError:
+        return None
+    return _EXIF_HEAD + bytes(block)
+
+
+def _patch(block: bytearray, order: str, entry: _Entry | None, kind: int, value: int) -> None:
+    if entry is not None:
+        struct.pack_into(f"{order}HI4s", block, entry.at + 2, kind, 1, _scalar(order, kind, value).ljust(4, b"\0"))
+
+
+def _scalar(order: str, kind: int, value: int) -> bytes:
+    return struct.pack(order + {_SHORT: "H", _LONG: "I", _LONG8: "Q"}[kind], value)
+
+
+def _restated_xmp(xmp: bytes | None, width: int, height: int) -> bytes | None:
+    """XMP repeats some of EXIF (XMP part 2, sections 3.2 and 3.3), as attributes or as elements."""
+    if xmp is None:
+        return None
+    fields = {
+        rb"tiff:Orientation": 1,
+        rb"(?:tiff:ImageWidth|exif:PixelXDimension)": width,
+        rb"(?:tiff:ImageLength|exif:PixelYDimension)": height,
+    }
+    for name, value in fields.items():
+        xmp = re.sub(rb"(\b" + name + rb"\s*(?:=\s*[\"']|>)\s*)\d+", rb"\g<1>%d" % value, xmp)
+    return xmp
+
+
+def _tiff_exif(file: BinaryIO, image: Any) -> bytes | None:
+    """EXIF of a TIFF file, which libvips does not read: the descriptive tags and what they point to, as a block."""
+    if not image.get("vips-loader").startswith("tiffload"):
+        return None
+    try:
+        tags = _Tags(file)
+        root, _ = tags.first()
+        kept = tags.take({tag: root[tag] for tag in _DESCRIPTIVE if tag in root})
+        body, at = _packed(kept, tags.nested(root), 8, tags.order, big=False)
+    except ValueError:
+        return None
+    head = {"<": b"II*\0", ">": b"MM\0*"}[tags.order] + _scalar(tags.order, _LONG, at)
+    return _EXIF_HEAD + head + body
+
+
+def _append_exif(file: BinaryIO, exif: bytes, width: int, height: int) -> None:
+    """Give the TIFF file that libvips wrote, which has no EXIF, a new first directory that has it, at its end."""
+    block = _restated_exif(exif, width, height)
+    if block is None:
+        return
+    source, target = _Tags(io.BytesIO(block[len(_EXIF_HEAD) :])), _Tags(file)
+    turn = source.order != target.order
+    entries, _ = source.first()
+    kept = _turned(source.take({tag: entries[tag] for tag in _DESCRIPTIVE if tag in entries}), turn)
+    nested = {tag: _turned(values, turn) for tag, values in source.nested(entries).items()}
+    root = target.take(target.first()[0])
+    at = file.seek(0, os.SEEK_END)
+    at += file.write(bytes(at % 2))
+    body, first = _packed(kept | root, nested, at, target.order, big=target.big)
+    file.seek(at)
+    file.write(body)
+    file.seek(target.pointer)
+    file.write(_scalar(target.order, _LONG8 if target.big else _LONG, first))
+
+
+def _turned(values: dict[int, _Value], turn: bool) -> dict[int, _Value]:
+    """The same values in the other byte order."""
+    if not turn:
+        return values
+    turned = {}
+    for tag, (kind, count, data) in values.items():
+        unit = _TYPES[kind][0]
+        units = [data[at : at + unit][::-1] for at in range(0, len(data), unit)]
+        turned[tag] = _Value(kind, count, b"".join(units))
+    return turned
+
+
+def _packed(
+    root: dict[int, _Value], nested: dict[int, dict[int, _Value]], at: int, order: str, *, big: bool
+) -> tuple[bytes, int]:
+    """Nested directories and then the root that points to them, to stand at offset `at`; and the root's offset."""
+    body = b""
+    kind = _LONG8 if big else _LONG
+    for tag, values in nested.items():
+        root = root | {tag: _Value(kind, 1, _scalar(order, kind, at + len(body)))}
+        body += _packed_directory(values, at + len(body), order, big=big)
+    return body + _packed_directory(root, at + len(body), order, big=big), at + len(body)
+
+
+def _packed_directory(values: dict[int, _Value], at: int, order: str, *, big: bool) -> bytes:
+    kind_of_offset, word, count = (_LONG8, 8, "Q") if big else (_LONG, 4, "H")
+    rows = [struct.pack(order + count, len(values))]
+    data_at = at + len(rows[0]) + len(values) * (4 + 2 * word) + word
+    data = b""
+    for tag, value in sorted(values.items()):
+        inside = value.data
+        if len(value.data) > word:
+            inside = _scalar(order, kind_of_offset, data_at + len(data))
+            data += value.data + bytes(len(value.data) % 2)
+        number = _scalar(order, kind_of_offset, value.count)
+        rows.append(struct.pack(f"{order}HH", tag, value.kind) + number + inside.ljust(word, b"\0"))
+    return b"".join(rows) + bytes(word) + data

@@ -1,0 +1,118 @@
+"""Convolutions that train with parallel branches and ship as one kernel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limner.config import Kind
+
+# Fixed edge kernels of the edge-oriented block (Zhang et al. 2021, ECBSR, eq. 4-6): Sobel x, Sobel y, Laplacian.
+EDGES = torch.tensor(
+    [
+        [[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]],
+        [[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [-1.0, -2.0, -1.0]],
+        [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]],
+    ]
+)
+
+
+class FoldableConv2d(nn.Module):
+    """Stride-1, zero-padded convolution whose kernel is a sum of training-time branches.
+
+    All branches are linear and act on the same input, so their kernels add up exactly: the sum is formed on the
+    (tiny) weights in every step, and training costs one convolution, not one per branch. Branches: the plain kernel;
+    a 1x1; Sobel and Laplacian edges behind a 1x1 (odd kernels of 3 and more); a wide 1x1 before the kernel (dense and
+    pointwise); the identity where the shapes allow it. (N, in, H, W) -> (N, out, H, W).
+    """
+
+    edges: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int = 1, branches: bool = True) -> None:
+        super().__init__()
+        if inputs % groups or outputs % groups:
+            raise ValueError(f"{inputs} -> {outputs} channels cannot be split into {groups} groups")
+        self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups
+        self.identity = branches and inputs == outputs
+        fan_in = inputs // groups * kernel * kernel
+        gain = math.sqrt(0.5 if self.identity else 2.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs // groups, kernel, kernel) * gain / math.sqrt(fan_in))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        if branches:
+            self._add_branches()
+
+    def _add_branches(self) -> None:
+        per_group = self.inputs // self.groups
+        if self.kernel > 1:
+            self.point = nn.Parameter(torch.zeros(self.outputs, per_group))
+            self.edge = nn.Parameter(torch.randn(3, self.outputs, per_group) * 0.05 / math.sqrt(per_group))
+            self.register_buffer("edges", EDGES.clone(), persistent=False)
+        if self.groups == 1:
+            self.widen = nn.Parameter(torch.randn(2 * self.inputs, self.inputs) / math.sqrt(self.inputs))
+            fan_in = 2 * self.inputs * self.kernel**2
+            squeeze = torch.randn(self.outputs, 2 * self.inputs, self.kernel, self.kernel) * 0.3 / math.sqrt(fan_in)
+            self.squeeze = nn.Parameter(squeeze)
+
+    def branch_kernels(self) -> list[Tensor]:
+        """The kernel of every branch, each (out, in / groups, k, k); their sum is the folded kernel."""
+        kernels = [self.weight]
+        if hasattr(self, "point"):
+            kernels.append(self._centred(self.point[:, :, None, None]))
+            kernels.append(self._centred(torch.einsum("eoi,ehw->oihw", self.edge, self.edges)))
+        if hasattr(self, "widen"):
+            kernels.append(torch.einsum("omhw,mi->oihw", self.squeeze, self.widen))
+        if self.identity:
+            kernels.append(self._identity())
+        return kernels
+
+    def _centred(self, kernel: Tensor) -> Tensor:
+        margin = (self.kernel - kernel.shape[-1]) // 2
+        return F.pad(kernel, (margin,) * 4)
+
+    def _identity(self) -> Tensor:
+        kernel = torch.zeros_like(self.weight)
+        channel = torch.arange(self.outputs, device=kernel.device)
+        kernel[channel, channel % (self.inputs // self.groups), self.kernel // 2, self.kernel // 2] = 1.0
+        return kernel
+
+    def folded_kernel(self) -> Tensor:
+        return torch.stack(self.branch_kernels()).sum(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.folded_kernel(), self.bias, padding=self.kernel // 2, groups=self.groups)
+
+    def fold(self) -> nn.Conv2d:
+        """A plain convolution that computes the same."""
+        conv = nn.Conv2d(
+            self.inputs, self.outputs, self.kernel, padding=self.kernel // 2, groups=self.groups, device=self.bias.device
+        )
+        with torch.no_grad():
+            conv.weight.copy_(self.folded_kernel())
+            if conv.bias is not None:
+                conv.bias.copy_(self.bias)
+        return conv
+
+
+def block(kind: Kind, width: int, kernel: int, group_width: int = 16, branches: bool = True) -> nn.Sequential:
+    """One trunk block (N, width, H, W) -> same, ReLU last: depthwise then pointwise, grouped, or dense."""
+    if kind == "separable":
+        depthwise = FoldableConv2d(width, width, kernel, groups=width, branches=branches)
+        return nn.Sequential(depthwise, FoldableConv2d(width, width, 1, branches=branches), nn.ReLU())
+    groups = width // group_width if kind == "grouped" else 1
+    layers: list[nn.Module] = [FoldableConv2d(width, width, kernel, groups, branches)]
+    if kind == "grouped":  # without mixing, groups would never see each other
+        layers.append(FoldableConv2d(width, width, 1, branches=branches))
+    return nn.Sequential(*layers, nn.ReLU())
+
+
+def fold(module: nn.Module) -> nn.Module:
+    """Replace every FoldableConv2d below `module` by its plain convolution, in place; returns the module."""
+    for name, child in module.named_children():
+        if isinstance(child, FoldableConv2d):
+            setattr(module, name, child.fold())
+        else:
+            fold(child)
+    return module

@@ -1,0 +1,337 @@
+"""The training loop, to be read from top to bottom. Progress is counted in images; the same command resumes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from limner.config import RunConfig, TrainConfig, parse
+from limner.data.batches import Batch, CropSampler, decode_all
+from limner.data.records import Record, load_split, open_records, select, split_of
+from limner.errors import LimnerError
+from limner.models import DISCRIMINATORS, GENERATORS
+from limner.models.upscaler import Upscaler
+from limner.train import checkpoint
+from limner.train.ema import EMA
+from limner.train.losses import multilevel
+from limner.train.progress import progress_bar
+from limner.train.samples import HeldOut, held_out, validate
+from limner.train.step import discriminator_losses, generator_loss
+
+CONFIG, SOURCES, STATS, CALIBRATION = "config.json", "sources.json", "stats.jsonl", "calibration.safetensors"
+VALIDATION_PICTURES = 16
+NEVER_REACHED = 2**31  # steps from here on are drawn for calibration only
+
+
+def train(config: RunConfig, data: Path, out: Path) -> None:
+    """Run `config` on the pictures under `data` in the run folder `out`; resumes where an earlier call stopped.
+
+    Raises LimnerError when the data does not do, when `out` holds a run with other settings, or when the loss is NaN.
+    """
+    fabric = launch(config.train)
+    records = load_split(data, "train", config.data)
+    if fabric.is_global_zero:
+        open_run(config, records, data, out)
+    fabric.barrier()
+    sampler = CropSampler(decode_all(records), config.model.scale, config.train, config.degrade, fabric.device)
+    if fabric.is_global_zero:
+        save_calibration(config, sampler, out)
+    pairs = validation_pairs(config, data)
+    torch.manual_seed(config.train.seed)
+    network = GENERATORS[config.task](config.model)
+    if config.train.init:
+        load_run_weights(network, Path(config.train.init))
+    fit(fabric, config, network, sampler, pairs, out)
+
+
+def launch(config: TrainConfig) -> Fabric:
+    """A Fabric for this process: plain, or DDP when torchrun started several."""
+    world, local = int(os.environ.get("WORLD_SIZE", config.devices)), int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    if config.batch % world:
+        raise LimnerError(f"train.batch={config.batch} cannot be shared by {world} processes: use a multiple.")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=local or config.devices,
+        num_nodes=world // (local or config.devices),
+        strategy="ddp" if world > 1 else "auto",
+        precision=config.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    fabric: Fabric, config: RunConfig, network: Upscaler, sampler: CropSampler, pairs: HeldOut, out: Path
+) -> Upscaler:
+    """Train `network` until config.train.images; returns it on the CPU, in eval mode, with the averaged weights."""
+    plan, size = config.train, config.train.batch
+    learner = Learner(fabric, config, network)
+    step = learner.resume(out) // size
+    teacher = _teacher(config, fabric)
+    log = Log(fabric, out, step * size)
+    with progress_bar(out.name, plan.images, step * size, fabric.is_global_zero) as advance:
+        while step * size < plan.images:
+            torch.manual_seed(_seed(plan.seed, step))
+            batch = sampler.batch(step, fabric.global_rank, fabric.world_size)
+            losses = learner.learn(batch, step, teacher(batch.low) if teacher else None)
+            step += 1
+            images = step * size
+            done = images >= plan.images
+            log.add(losses)
+            if _due(images, size, plan.log_every) or done:
+                log.write(images, learning_rate(plan, images), out)
+            if (_due(images, size, plan.sample_every) or done) and fabric.is_global_zero:
+                score = validate(learner.averaged(), pairs, fabric.device, out / "samples" / f"{images:012d}.png")
+                log.score(images, score)
+            if _due(images, size, plan.checkpoint_every) or done:
+                learner.save(out, images)
+            advance(images, log.last)
+    return learner.averaged().cpu()
+
+
+def _seed(*path: int) -> int:
+    return int(np.random.SeedSequence(path).generate_state(1)[0])
+
+
+def _due(images: int, batch: int, every: int) -> bool:
+    return images // every > (images - batch) // every
+
+
+def learning_rate(plan: TrainConfig, images: int) -> float:
+    """Linear warm-up, then a cosine from lr to lr_final that ends with the run (Loshchilov & Hutter 2017, eq. 5)."""
+    warm = min(1.0, (images + plan.batch) / max(plan.warmup, 1))
+    share = min(images / plan.images, 1.0)
+    return warm * (plan.lr_final + (plan.lr - plan.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+class Learner:
+    """Everything a step changes: the network, its average, the critic, and their optimizers."""
+
+    def __init__(self, fabric: Fabric, config: RunConfig, network: Upscaler) -> None:
+        self.fabric, self.config = fabric, config
+        plan = config.train
+        memory = torch.channels_last if plan.channels_last else torch.contiguous_format
+        self.memory = memory
+        self.shadow = copy.deepcopy(network).eval().to(fabric.device)
+        self.raw = network.to(memory_format=memory)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(
+            network.parameters(), plan.lr, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay
+        )
+        self.network, self.optimizer = fabric.setup(network, optimizer)
+        self.network.mark_forward_method("levels")
+        self.ema = EMA(self.raw, plan.ema)
+        self.critic: nn.Module | None = None
+        if config.adversarial.weight:
+            self._add_critic()
+
+    def _add_critic(self) -> None:
+        critic = DISCRIMINATORS[self.config.task](self.config.adversarial.width)
+        optimizer = torch.optim.AdamW(critic.parameters(), self.config.adversarial.lr, betas=(0.0, 0.99), weight_decay=0)
+        self.raw_critic = critic
+        self.critic, self.critic_optimizer = self.fabric.setup(critic, optimizer)
+
+    def learn(self, batch: Batch, step: int, taught: Tensor | None) -> dict[str, Tensor]:
+        """One step on the process's share of the global batch; returns detached losses."""
+        plan, images = self.config.train, step * self.config.train.batch
+        share = images / plan.images
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(plan, images)
+        self.network.train()
+        pictures = self.network.levels(batch.low.contiguous(memory_format=self.memory))
+        losses = {"pixel": self._pixel(pictures, batch.high, taught, share)}
+        critic = self.critic if share >= self.config.adversarial.start_share else None
+        if critic is not None:
+            losses["adversarial"] = self.config.adversarial.weight * generator_loss(critic, pictures[-1], batch.high)
+        self.optimizer.zero_grad()
+        self.fabric.backward(torch.stack(list(losses.values())).sum())
+        if plan.clip:
+            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=plan.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self.ema.update(self.raw, step)
+        if critic is not None:
+            losses |= self._criticize(critic, pictures[-1], batch.high, step)
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _pixel(self, pictures: list[Tensor], high: Tensor, taught: Tensor | None, share: float) -> Tensor:
+        loss = self.config.loss
+        only_l2 = share >= 1 - loss.l2_share
+        total = multilevel(pictures, high, loss, only_l2)
+        if taught is None:
+            return total
+        return (1 - loss.distill) * total + loss.distill * multilevel(pictures, taught, loss, only_l2)
+
+    def _criticize(self, critic: nn.Module, fake: Tensor, real: Tensor, step: int) -> dict[str, Tensor]:
+        knobs = self.config.adversarial
+        penalize = step % knobs.penalty_every == 0
+        losses = discriminator_losses(critic, fake, real, knobs.gamma, penalize, knobs.penalty_every)
+        self.critic_optimizer.zero_grad()
+        self.fabric.backward(losses.total)
+        self.critic_optimizer.step()
+        return {"critic": losses.relativistic, "r1": losses.r1, "r2": losses.r2}
+
+    def averaged(self) -> Upscaler:
+        """The network with the averaged weights, in eval mode."""
+        self.ema.copy_to(self.shadow)
+        return self.shadow
+
+    def save(self, out: Path, images: int) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        tensors = {f"network.{n}": p for n, p in self.raw.named_parameters()}
+        tensors |= {f"ema.{n}": p for n, p in self.ema.weights.items()}
+        tensors |= checkpoint.optimizer_tensors(self.optimizer.optimizer, "optimizer")
+        if self.critic is not None:
+            tensors |= {f"critic.{n}": p for n, p in self.raw_critic.named_parameters()}
+            tensors |= checkpoint.optimizer_tensors(self.critic_optimizer.optimizer, "critic_optimizer")
+        checkpoint.save(out, tensors, {"images": images})
+
+    def resume(self, out: Path) -> int:
+        """Load the newest checkpoint in `out`; returns the images it has seen, 0 for a new run."""
+        found = checkpoint.load(out)
+        if found is None:
+            return 0
+        tensors, state = found
+        checkpoint.load_weights(self.raw, checkpoint.section(tensors, "network"), str(out))
+        for name, value in checkpoint.section(tensors, "ema").items():
+            self.ema.weights[name].copy_(value)
+        checkpoint.restore_optimizer(self.optimizer.optimizer, tensors, "optimizer")
+        if self.critic is not None:
+            checkpoint.load_weights(self.raw_critic, checkpoint.section(tensors, "critic"), str(out))
+            checkpoint.restore_optimizer(self.critic_optimizer.optimizer, tensors, "critic_optimizer")
+        return int(state["images"])
+
+
+class Log:
+    """stats.jsonl: one line of mean losses per interval. A resumed run drops the lines it is about to repeat."""
+
+    def __init__(self, fabric: Fabric, out: Path, images: int) -> None:
+        self.fabric, self.path = fabric, out / STATS
+        self.sums: dict[str, list[Tensor]] = {}
+        self.last: dict[str, float] = {}
+        self.started, self.since = time.perf_counter(), images
+        if fabric.is_global_zero and self.path.exists():
+            lines = self.path.read_text("utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["images"] <= images]
+            self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            self.sums.setdefault(name, []).append(loss)
+
+    def write(self, images: int, lr: float, out: Path) -> None:
+        """Append a line; the mean is over all processes. Raises LimnerError when a loss is not finite."""
+        means = {name: self.fabric.all_reduce(torch.stack(values).mean()) for name, values in self.sums.items()}
+        self.last = {name: float(value) for name, value in means.items()}  # type: ignore[arg-type]
+        self.sums = {}
+        bad = [name for name, value in self.last.items() if not math.isfinite(value)]
+        if bad:
+            raise LimnerError(
+                f"{out}: the {bad[0]} loss is {self.last[bad[0]]} at image {images} (lr {lr:.2g}): "
+                "lower train.lr or set train.clip; the last checkpoint is from before it."
+            )
+        rate = (images - self.since) / (time.perf_counter() - self.started)
+        self._append({"images": images, "lr": lr, "images_per_s": round(rate, 1), **self.last})
+
+    def score(self, images: int, value: float) -> None:
+        self._append({"images": images, "psnr_y": round(value, 4)})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self.fabric.is_global_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def open_run(config: RunConfig, records: list[Record], data: Path, out: Path) -> None:
+    """Create the run folder, or check that the one there belongs to the same configuration."""
+    path, resolved = out / CONFIG, config.model_dump(mode="json")
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        changed = _differences(before, resolved)
+        if changed:
+            raise LimnerError(
+                f"{out}: holds a run with another {changed[0]}: resume with its settings or choose another --out."
+            )
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    counts = Counter((record.source or data.name, record.license or "unknown") for record in records)
+    listed = [{"source": s, "license": lic, "pictures": n} for (s, lic), n in sorted(counts.items())]
+    checkpoint.write_json(out / SOURCES, {"data": str(data), "sources": listed})
+    checkpoint.write_json(path, resolved)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted(before.keys() | now.keys()):
+        a, b = before.get(key), now.get(key)
+        where = f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, where + ".")
+        elif a != b:
+            found.append(where)
+    return [key for key in found if key.split(".")[0] not in ("quantize", "pack")]
+
+
+def save_calibration(config: RunConfig, sampler: CropSampler, out: Path) -> None:
+    """Keep a few low-resolution crops (N, 3, h, w) uint8 with the run, so that quantizing needs no data folder."""
+    from safetensors.torch import save_file
+
+    if (out / CALIBRATION).exists():
+        return
+    batches = math.ceil(config.quantize.calibration_crops / config.train.batch)
+    crops = torch.cat([sampler.batch(NEVER_REACHED + i).low for i in range(batches)])
+    low = crops[: config.quantize.calibration_crops].mul(255).round().byte().cpu().contiguous()
+    draft = out / f".{CALIBRATION}.tmp"
+    save_file({"low": low}, draft)
+    draft.replace(out / CALIBRATION)
+
+
+def load_run(run: Path) -> tuple[RunConfig, Upscaler]:
+    """Configuration and averaged network (eval mode, branches not folded) of a run folder."""
+    path = run / CONFIG
+    if not path.is_file():
+        raise LimnerError(f"{run}: is not a run folder (no {CONFIG}); give the --out of `limner train`.")
+    config = parse(json.loads(path.read_text("utf-8")), str(path))
+    network = GENERATORS[config.task](config.model)
+    load_run_weights(network, run)
+    return config, network.eval()
+
+
+def load_run_weights(network: nn.Module, run: Path) -> None:
+    """Load the averaged weights of `run`; what differs in shape (another scale's heads) keeps its start values."""
+    found = checkpoint.load(run)
+    if found is None:
+        raise LimnerError(f"{run}: has no checkpoint yet; train it first.")
+    averaged, own = checkpoint.section(found[0], "ema"), dict(network.named_parameters())
+    fitting = {n: w for n, w in averaged.items() if n in own and own[n].shape == w.shape}
+    if not any(name.startswith("trunk") for name in fitting):
+        raise LimnerError(f"{run}: its network has no layer in common with this one; check the model settings.")
+    network.load_state_dict(fitting, strict=False)
+
+
+def _teacher(config: RunConfig, fabric: Fabric) -> Callable[[Tensor], Tensor] | None:
+    if not (config.train.teacher and config.loss.distill):
+        return None
+    network = load_run(Path(config.train.teacher))[1].fold().to(fabric.device)
+    return torch.no_grad()(network.__call__)
+
+
+def validation_pairs(config: RunConfig, data: Path) -> HeldOut:
+    """Up to 16 held-out pairs, evenly spread over the validation split; none when there is no such split."""
+    records = select(open_records(data, config.data), config.data)
+    records = [record for record in records if split_of(record, config.data) == "validation"]
+    picks = np.linspace(0, len(records) - 1, min(VALIDATION_PICTURES, len(records))).round().astype(int)
+    return held_out(decode_all([records[i] for i in picks]), config.model, config.degrade)

@@ -1,0 +1,50 @@
+"""The adversarial step: networks and tensors in, losses out. The loop owns optimizers, averaging and logging.
+
+Relativistic pairing (Jolicoeur-Martineau 2019) with both zero-centred penalties, as in R3GAN (Huang et al. 2024, eq. 2-4):
+    L_G = E softplus(-(D(G(z)) - D(x)))
+    L_D = E softplus(-(D(x) - D(G(z)))) + gamma / 2 * (E |grad D(x)|^2 + E |grad D(G(z))|^2)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DiscriminatorLosses(NamedTuple):
+    """`total` to descend; `relativistic`, `r1`, `r2` detached, for the log (penalties 0 where not computed)."""
+
+    total: Tensor
+    relativistic: Tensor
+    r1: Tensor
+    r2: Tensor
+
+
+def generator_loss(discriminator: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
+    """L_G for a batch of pairs; the gradient reaches `fake` only."""
+    return F.softplus(discriminator(real.detach()).detach() - discriminator(fake)).mean()
+
+
+def discriminator_losses(
+    discriminator: nn.Module, fake: Tensor, real: Tensor, gamma: float, penalize: bool = True, every: int = 1
+) -> DiscriminatorLosses:
+    """L_D for a batch of pairs. With `every` > 1 the penalties are lazy: called once in `every` steps, scaled by it."""
+    fake = fake.detach().requires_grad_(penalize)
+    real = real.detach().requires_grad_(penalize)
+    on_fake, on_real = discriminator(fake), discriminator(real)
+    relativistic = F.softplus(on_fake - on_real).mean()
+    if not penalize or gamma == 0:
+        nothing = relativistic.new_zeros(())
+        return DiscriminatorLosses(relativistic, relativistic.detach(), nothing, nothing)
+    r1, r2 = gradient_penalty(on_real, real), gradient_penalty(on_fake, fake)
+    total = relativistic + every * gamma / 2 * (r1 + r2)
+    return DiscriminatorLosses(total, relativistic.detach(), r1.detach(), r2.detach())
+
+
+def gradient_penalty(logits: Tensor, pictures: Tensor) -> Tensor:
+    """E |grad_x D(x)|^2, the squared norm per picture (Mescheder et al. 2018, eq. 9)."""
+    (gradient,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
