@@ -42,7 +42,7 @@ class GraphBuilder:
         scale, zero_point = self.constant(np.float32(step)), self.constant(np.uint8(zero))
         return self.op("DequantizeLinear", self.op("QuantizeLinear", x, scale, zero_point), scale, zero_point)
 
-    def conv(self, x: str, channels: int, out: int, kernel: int, groups: int = 1, gain: float = 1.0) -> str:
+    def conv(self, x: str, channels: int, out: int, kernel: int, *, groups: int = 1, gain: float = 1.0) -> str:
         fan_in = channels // groups * kernel**2
         weight = self.random.normal(0, gain / fan_in**0.5, (out, channels // groups, kernel, kernel))
         bias = self.constant(self.random.normal(0, 0.01, out).astype(np.float32))
@@ -96,7 +96,8 @@ def _trunk(g: GraphBuilder, planes: str, channels: int, width: int, depth: int) 
 def _nearest(scale: int, multiple: int) -> NDArray[np.int64]:
     """Input plane of every output plane (order: row, column, colour) of a nearest-neighbour enlargement."""
     side = range(scale * multiple)
-    return np.array([c * multiple**2 + i // scale * multiple + j // scale for i in side for j in side for c in range(3)])
+    cells = [i // scale * multiple + j // scale for i in side for j in side]
+    return np.array([colour * multiple**2 + cell for cell in cells for colour in range(3)])
 
 
 def _to_uint8(g: GraphBuilder, y: str) -> str:

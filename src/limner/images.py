@@ -8,13 +8,12 @@ Every function may be called from several threads at once.
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import secrets
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -109,9 +108,13 @@ _EXIF_HEAD = b"Exif\0\0"
 
 @cache
 def _vips() -> ModuleType:
-    """pyvips without its cache of operations, which would keep the pixels of past pictures alive."""
+    """pyvips with two threads, since it keeps hundreds of lines per thread even where the codec can use but one, and
+    without its cache of operations, which would keep the pixels of past pictures alive.
+    """
     import pyvips
 
+    if "VIPS_CONCURRENCY" not in os.environ:
+        pyvips.concurrency_set(2)
     pyvips.cache_set_max(0)
     return pyvips
 
@@ -158,14 +161,14 @@ def header(source: Source) -> tuple[int, int]:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[str, BinaryIO]]:
-    """The name to use in messages, and an unbuffered file (libvips shares its descriptor)."""
-    if isinstance(source, bytes | bytearray | memoryview):
+    """The name to use in messages, and the open file."""
+    if isinstance(source, bytes):
         yield "input", io.BytesIO(source)
         return
     path = Path(source)
     _check_readable(path)
     try:
-        file = path.open("rb", buffering=0)
+        file = path.open("rb")
     except OSError as error:
         raise LimnerError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from None
     with file:
@@ -212,14 +215,17 @@ def _load(name: str, file: BinaryIO, source: Source) -> Any:
     loader = _loader(head)
     if loader is None:
         raise LimnerError(f"{name}: is not a {_READS} picture; convert it to one of them.")
-    file.seek(0)
-    # By descriptor: libvips would read "[...]" in a file name as options.
-    origin = vips.Source.new_from_memory(source) if isinstance(file, io.BytesIO) else _descriptor(file)
+    origin = vips.Source.new_from_memory(source) if isinstance(source, bytes) else _reopened(file)
     return getattr(vips.Image, f"{loader}_source")(origin, access="sequential", fail_on="error")
 
 
-def _descriptor(file: BinaryIO) -> Any:
-    return _vips().Source.new_from_descriptor(file.fileno())
+def _reopened(file: BinaryIO) -> Any:
+    """A libvips source with a file position of its own; by descriptor, since in names it reads "[...]" as options."""
+    descriptor = os.open(file.name, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        return _vips().Source.new_from_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _loader(head: bytes) -> str | None:
@@ -296,8 +302,11 @@ def _avif_frames(file: BinaryIO) -> int:
 
 def _tiff_pages(name: str, file: BinaryIO) -> int:
     """Full pictures in a TIFF file; thumbnails, pyramid levels and masks (NewSubfileType 1 and 4) do not count."""
-    tags = _Tags(file)
-    kinds = [tags.number(entries[254]) if 254 in entries else 0 for entries in tags.directories()]
+    try:
+        tags = _Tags(file)
+        kinds = [tags.number(entries[254]) if 254 in entries else 0 for entries in tags.directories()]
+    except ValueError:
+        raise LimnerError(f"{name}: is truncated or damaged; copy or export it again.") from None
     if kinds[0] & 1:
         raise LimnerError(f"{name}: begins with a thumbnail, as camera raw files do; develop it to a TIFF file first.")
     return sum(not kind & 5 for kind in kinds)
@@ -348,22 +357,10 @@ def _strips(image: Any) -> Iterator[tuple[int, np.ndarray]]:
 
 def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     """View of an upright array in the row and column order in which a file of that EXIF orientation stores it."""
-    match orientation:
-        case 2:
-            return upright[:, ::-1]
-        case 3:
-            return upright[::-1, ::-1]
-        case 4:
-            return upright[::-1]
-        case 5:
-            return upright.swapaxes(0, 1)
-        case 6:
-            return np.rot90(upright)
-        case 7:
-            return upright[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            return np.rot90(upright, -1)
-    return upright
+    turned = upright.swapaxes(0, 1) if orientation >= 5 else upright
+    rows = -1 if orientation in (3, 4, 6, 7) else 1
+    columns = -1 if orientation in (2, 3, 7, 8) else 1
+    return turned[::rows, ::columns]
 
 
 def _integers(name: str, samples: np.ndarray) -> np.ndarray:
@@ -454,7 +451,8 @@ def _draft(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise LimnerError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _reason(error: Any, form: Format) -> str:
@@ -538,8 +536,6 @@ def _reduced(image: Any, picture: Picture, form: Format, gray: bool) -> Any:
 
 def _with_metadata(image: Any, picture: Picture, gray: bool) -> Any:
     kinds, image = _vips().GValue, image.copy()
-    # Two threads: one fills a buffer of lines while the encoder empties the other.
-    image.set_type(kinds.gint_type, "concurrency", 2)
     blobs = {
         "icc-profile-data": picture.icc if _fits(picture.icc, gray) else None,
         "exif-data": _restated_exif(picture.exif, picture.width, picture.height),
@@ -658,10 +654,10 @@ _ORIENTATION, _EXIF, _GPS, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0x8825, 0xA002, 0xA
 # Of a TIFF file's first directory, what describes the picture: description, maker, model, resolution and its unit,
 # software, date, artist, copyright.
 _DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
-# TIFF 6.0 section 2 and BigTIFF: type -> (size of the unit that byte order concerns, units per value).
-_TYPES = {1: (1, 1), 2: (1, 1), 3: (2, 1), 4: (4, 1), 5: (4, 2), 6: (1, 1), 7: (1, 1), 8: (2, 1), 9: (4, 1)} | {
-    10: (4, 2), 11: (4, 1), 12: (8, 1), 13: (4, 1), 16: (8, 1), 17: (8, 1), 18: (8, 1)
-}  # fmt: skip
+# TIFF 6.0 section 2 and BigTIFF: type -> bytes of the unit that byte order concerns; rationals are two units.
+_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_RATIONALS = (5, 10)
+_LARGEST_TAG = 16 << 20
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 
 
@@ -670,15 +666,19 @@ class _Entry(NamedTuple):
 
     at: int
     kind: int
-    count: int
+    values: int
     value: int
+
+    @property
+    def size(self) -> int:
+        return self.values * _UNITS.get(self.kind, 1) * (2 if self.kind in _RATIONALS else 1)
 
 
 class _Value(NamedTuple):
     """A tag taken out of a file; `data` in the byte order it had there."""
 
     kind: int
-    count: int
+    values: int
     data: bytes
 
 
@@ -700,9 +700,9 @@ class _Tags:
 
     def _read(self, at: int, count: int) -> bytes:
         self.file.seek(at)
-        data = self.file.read(count)
+        data = self.file.read(min(count, _LARGEST_TAG + 1))
         if len(data) < count:
-            raise ValueError("a TIFF directory points past the end")
+            raise ValueError("a TIFF tag is too large, or lies past the end")
         return data
 
     def _integer(self, at: int, size: int) -> int:
@@ -714,16 +714,14 @@ class _Tags:
         start, count = at + count_size, self._integer(at, count_size)
         if count > 4096:
             raise ValueError("a TIFF directory of thousands of tags")
-        found = [self._entry(start + size * index) for index in range(count)]
-        return dict(found), start + size * count
+        found = dict(self._entry(start + size * index) for index in range(count))
+        return {tag: entry for tag, entry in found.items() if entry.kind in _UNITS}, start + size * count
 
     def _entry(self, at: int) -> tuple[int, _Entry]:
         tag, kind = struct.unpack(f"{self.order}HH", self._read(at, 4))
         count, inside = self._integer(at + 4, self.word), at + 4 + self.word
-        if kind not in _TYPES:
-            raise ValueError(f"unknown TIFF type {kind}")
-        fits = count * math.prod(_TYPES[kind]) <= self.word
-        return tag, _Entry(at, kind, count, inside if fits else self._integer(inside, self.word))
+        entry = _Entry(at, kind, count, inside)
+        return tag, entry if entry.size <= self.word else entry._replace(value=self._integer(inside, self.word))
 
     def directories(self) -> Iterator[dict[int, _Entry]]:
         """All directories of the main chain."""
@@ -735,12 +733,11 @@ class _Tags:
 
     def number(self, entry: _Entry) -> int:
         """An integer tag's first value."""
-        return self._integer(entry.value, _TYPES[entry.kind][0])
+        return self._integer(entry.value, _UNITS[entry.kind])
 
     def take(self, entries: dict[int, _Entry]) -> dict[int, _Value]:
         return {
-            tag: _Value(entry.kind, entry.count, self._read(entry.value, entry.count * math.prod(_TYPES[entry.kind])))
-            for tag, entry in entries.items()
+            tag: _Value(entry.kind, entry.values, self._read(entry.value, entry.size)) for tag, entry in entries.items()
         }
 
     def first(self) -> tuple[dict[int, _Entry], int]:
@@ -840,7 +837,7 @@ def _turned(values: dict[int, _Value], turn: bool) -> dict[int, _Value]:
         return values
     turned = {}
     for tag, (kind, count, data) in values.items():
-        unit = _TYPES[kind][0]
+        unit = _UNITS[kind]
         units = [data[at : at + unit][::-1] for at in range(0, len(data), unit)]
         turned[tag] = _Value(kind, count, b"".join(units))
     return turned
@@ -868,6 +865,6 @@ def _packed_directory(values: dict[int, _Value], at: int, order: str, *, big: bo
         if len(value.data) > word:
             inside = _scalar(order, kind_of_offset, data_at + len(data))
             data += value.data + bytes(len(value.data) % 2)
-        number = _scalar(order, kind_of_offset, value.count)
+        number = _scalar(order, kind_of_offset, value.values)
         rows.append(struct.pack(f"{order}HH", tag, value.kind) + number + inside.ljust(word, b"\0"))
     return b"".join(rows) + bytes(word) + data

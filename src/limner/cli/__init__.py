@@ -35,9 +35,19 @@ app.command("train")(training.train)
 app.command("pack")(training.pack)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from limner import __version__
+
+        sys.stdout.write(f"limner {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Train, compress and serve small image generators that answer in milliseconds on an ordinary CPU."""
 

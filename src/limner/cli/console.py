@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def data() -> Console:
-    """stdout: what the user asked for. Piped text is never wrapped."""
+    """stdout: what the user asked for. Piped tables are as wide as they need."""
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def log() -> Console:
@@ -31,11 +31,11 @@ def log() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def complain(sentence: str) -> None:
-    """One error line on stderr."""
+def complain(sentence: str, console: Console | None = None) -> None:
+    """One error line on stderr; `console` when a progress bar is on it."""
     from rich.text import Text
 
-    log().print(Text.assemble(("error: ", "bold red"), sentence))
+    (console or log()).print(Text.assemble(("error: ", "bold red"), sentence))
 
 
 def progress(unit: str, quiet: bool = False) -> Progress:

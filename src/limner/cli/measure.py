@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from limner.cli import console
 from limner.cli.options import Engine, Precision, Threads
-from limner.errors import LimnerError
 
 if TYPE_CHECKING:
-    from limner.evaluate.report import Upscale
+    from limner.evaluate.report import Row, Upscale
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An upscaler to score."""
+    """An upscaler to score, and what computes it."""
 
     label: str
     scale: int
+    engine: str
+    precision: str
     upscale: Upscale
 
 
 def evaluate(
-    names: Annotated[list[str], typer.Argument(metavar="BUNDLE_OR_RUN...", help="Zoo names, bundle or run folders.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="BUNDLE_OR_RUN", help="Zoo names, bundle folders or run folders.")
+    ],
+    *,
     set: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Folder of test pictures, repeatable [default: $LIMNER_DATA/sr/test/*]."),
+        typer.Option(metavar="DIR", help="Folder of test pictures, repeatable; else all of $LIMNER_DATA/sr/test."),
     ] = None,
     downsampler: Annotated[
         str, typer.Option(metavar="NAME", help="bicubic (antialiased, as MATLAB) or decimate (as cv2).")
@@ -40,15 +44,42 @@ def evaluate(
     threads: Threads = 0,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the figures here; - for stdout.")] = None,
 ) -> None:
-    """Score upscalers: PSNR and SSIM on Y and RGB, beside bicubic. A run folder is scored in torch."""
+    """Score upscalers: PSNR and SSIM, on Y and on RGB, beside bicubic. A run folder is scored in float by torch."""
     from limner.evaluate import report, sets
 
+    kind = sets.downsampler_named(downsampler)
     folders = [sets.open_set(folder) for folder in set or sets.default_sets()]
-    made = sets.downsampler(downsampler)
-    subjects = [_subject(name, engine, precision, threads) for name in names]
-    results = {}
+    subjects = [_subject(name, engine, precision, threads) for name in dict.fromkeys(names)]
+    rows = {}
     with console.progress("pictures") as bar:
-        for subject in subjects:
-            task = bar.add_task(subject.label, total=sum(len(each.files) for each in folders))
-            advance: Callable[[], None] = lambda task=task: bar.advance(task)  # noqa: E731
-            results[subject.label] = report.evaluate(subject.upscale, folders, subject.scale, made, advance)
+        for each in subjects:
+            task = bar.add_task(each.label, total=sum(len(folder.files) for folder in folders))
+            rows[each.label] = report.evaluate(each.upscale, folders, each.scale, kind, partial(bar.advance, task))
+    if json != "-":
+        console.data().print(report.table(rows, f"{kind} input"))
+    if json:
+        console.write_json(json, [_entry(each, rows[each.label]) for each in subjects])
+
+
+def _subject(name: str, engine: str, precision: str, threads: int) -> Subject:
+    folder = Path(name)
+    if (folder / "config.json").is_file() and not (folder / "manifest.json").is_file():
+        with console.extra("train"):
+            from limner.export.parity import torch_painter
+        painter = torch_painter(folder)
+        return Subject(name, painter.scale, "torch", "float", painter)
+    from limner.runtime.painters import Upscaler
+
+    upscaler = Upscaler.load(name, engine=engine, precision=precision, threads=threads)
+    return Subject(name, upscaler.scale, engine, precision, upscaler.upscale)
+
+
+def _entry(subject: Subject, rows: list[Row]) -> dict[str, Any]:
+    from limner.evaluate.report import to_json
+
+    about = {"name": subject.label, "engine": subject.engine, "precision": subject.precision}
+    return about | {"rows": to_json(rows)}
+
+
+def bench() -> None:
+    """placeholder"""

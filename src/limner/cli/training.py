@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, such as photo-x4.")],
+    *,
     data: Annotated[Path, typer.Option(metavar="DIR", help="Training pictures: a folder, zips or shards.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder; one that is there is resumed.")],
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML laid over the recipe.")] = None,
@@ -60,8 +61,11 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def pack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `limner train`.")],
+    *,
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Bundle folder to write; one that is there is replaced.")],
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Training pictures, where the recipe needs them.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Training pictures, where the recipe needs them.")
+    ] = None,
     eval: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Test pictures that the gate looks at. Repeatable.")
     ] = None,

@@ -36,7 +36,9 @@ def info(
 
     opened = bundle.read(name)
     if json:
-        console.write_json("-", {"folder": str(opened.folder), "bytes": opened.bytes, **opened.manifest.model_dump(mode="json")})
+        console.write_json(
+            "-", {"folder": str(opened.folder), "bytes": opened.bytes, **opened.manifest.model_dump(mode="json")}
+        )
     else:
         console.data().print(_sheet(opened))
 
@@ -63,9 +65,12 @@ def _size(opened: Bundle) -> str:
 
 
 def _headline(scores: dict[str, Any]) -> str:
-    """`Set5 31.20, Set14 28.00` of the int8 graph; empty when the bundle was packed without test sets."""
-    rows = scores.get("int8", [])
-    return ", ".join(f"{row['set']} {row['scores']['psnr_y']:.2f}" for row in rows)
+    """`Set5 31.20, Set14 28.00` of the int8 graph; empty where the bundle's scores are not those of `limner pack`."""
+    try:
+        rows = scores["fidelity"]["int8"]
+        return ", ".join(f"{row['set']} {row['scores']['psnr_y']:.2f}" for row in rows)
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _sheet(opened: Bundle) -> Table:

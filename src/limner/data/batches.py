@@ -37,7 +37,9 @@ def _decode(record: Record) -> np.ndarray:
     try:
         return np.asarray(Image.open(io.BytesIO(record.read())).convert("RGB"))
     except OSError as error:
-        raise LimnerError(f"{record.name}: cannot be decoded ({error}); remove it or run `limner data check`.") from None
+        raise LimnerError(
+            f"{record.name}: cannot be decoded ({error}); remove it or run `limner data check`."
+        ) from None
 
 
 class CropSampler:

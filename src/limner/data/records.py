@@ -83,9 +83,7 @@ def open_records(path: str | PathLike[str], config: DataConfig) -> list[Record]:
         raise LimnerError(f"{root}: no such file or folder; check the path of the data.")
     found = [record for part in _containers(root) for record in _records(part, config)]
     if not found:
-        raise LimnerError(
-            f"{root}: no pictures there; give a folder, .zip or .tar that holds PNG, JPEG or WebP."
-        )
+        raise LimnerError(f"{root}: no pictures there; give a folder, .zip or .tar that holds PNG, JPEG or WebP.")
     if config.group_column != "group" and not any(config.group_column in record.extra for record in found):
         raise LimnerError(f"{root}: no record has the column {config.group_column!r} that data.group_column names.")
     return sorted(found, key=lambda record: record.name)
@@ -119,9 +117,7 @@ def split_of(record: Record, config: DataConfig) -> Split:
     if record.split is not None:
         return record.split
     if config.validation_fraction + config.test_fraction >= 1:
-        raise UsageError(
-            "data.validation_fraction and data.test_fraction add up to 1 or more; lower one."
-        )
+        raise UsageError("data.validation_fraction and data.test_fraction add up to 1 or more; lower one.")
     digest = hashlib.sha256(f"{config.split_seed}:{record.group}".encode()).digest()
     draw = int.from_bytes(digest[:8], "big") / 2**64
     if draw < config.test_fraction:

@@ -46,14 +46,20 @@ def default_sets() -> list[Path]:
     return folders
 
 
+def downsampler_named(name: str) -> Downsampler:
+    """The downsampler of that name. Raises UsageError for any other."""
+    for known in get_args(Downsampler):
+        if name == known:
+            return known
+    raise one_of("downsampler", name, get_args(Downsampler))
+
+
 def pair(path: Path, scale: int, downsampler: Downsampler) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Low-resolution input (h, w, 3) and true picture (h*scale, w*scale, 3), both uint8 RGB.
 
     The truth is cropped at the bottom and right to a multiple of `scale`, then shrunk: `bicubic` as MATLAB's imresize
     (antialiased), `decimate` as cv2's INTER_CUBIC (aliased). Raises LimnerError for an unreadable or tiny picture.
     """
-    if downsampler not in get_args(Downsampler):
-        raise one_of("downsampler", downsampler, get_args(Downsampler))
     truth = _read(path)
     height, width = truth.shape[0] // scale, truth.shape[1] // scale
     if min(height, width) < SMALLEST:

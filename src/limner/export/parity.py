@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from limner.bundle import Bundle
 from limner.models.upscaler import Upscaler
-from limner.runtime.backends import BACKENDS
+from limner.runtime.backends import open_engine
 from limner.train.loop import load_run
 from limner.train.samples import paint
 
@@ -36,7 +36,7 @@ def torch_painter(run: Path) -> TorchPainter:
 
 def float_error(bundle: Bundle, network: Upscaler, low: NDArray[np.float32], engine: str) -> float:
     """Largest |engine - torch| over pictures (N, H, W, 3) in 0..1."""
-    session = BACKENDS[engine](bundle.graph("float"), precision="float", threads=1)
+    session = open_engine(engine, bundle.graph("float")).session(*low.shape[1:3])
     with torch.no_grad():
         true = network(torch.from_numpy(low).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
     return max(float(np.abs(session(x[None]) - y).max()) for x, y in zip(low, true, strict=True))
@@ -44,6 +44,6 @@ def float_error(bundle: Bundle, network: Upscaler, low: NDArray[np.float32], eng
 
 def int8_error(bundle: Bundle, network: Upscaler, low: Bytes, engine: str) -> float:
     """Mean |engine - fake-quantized torch| in units of the last bit, over pictures (N, H, W, 3) uint8."""
-    session = BACKENDS[engine](bundle.graph("int8"), precision="int8", threads=1)
+    session = open_engine(engine, bundle.graph("int8")).session(*low.shape[1:3])
     gaps = [np.abs(session(x[None])[0].astype(np.int16) - paint(network, x)).mean() for x in low]
     return float(np.mean(gaps))

@@ -100,12 +100,12 @@ def block(kind: Kind, width: int, kernel: int, group_width: int = 16, branches: 
     """One trunk block (N, width, H, W) -> same, ReLU last: depthwise then pointwise, grouped, or dense."""
     if kind == "separable":
         depthwise = FoldableConv2d(width, width, kernel, groups=width, branches=branches)
-        return nn.Sequential(depthwise, FoldableConv2d(width, width, 1, branches=branches), nn.ReLU())
+        return nn.Sequential(depthwise, FoldableConv2d(width, width, 1, branches=branches), nn.ReLU(inplace=True))
     groups = width // group_width if kind == "grouped" else 1
     layers: list[nn.Module] = [FoldableConv2d(width, width, kernel, groups, branches)]
     if kind == "grouped":  # without mixing, groups would never see each other
         layers.append(FoldableConv2d(width, width, 1, branches=branches))
-    return nn.Sequential(*layers, nn.ReLU())
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
 
 def fold(module: nn.Module) -> nn.Module:

@@ -33,7 +33,7 @@ class Upscaler(nn.Module):
         super().__init__()
         self.config = config
         width, cells = config.width, config.unshuffle**2
-        self.head = nn.Sequential(FoldableConv2d(3 * cells, width, 3, branches=config.branches), nn.ReLU())
+        self.head = nn.Sequential(FoldableConv2d(3 * cells, width, 3, branches=config.branches), nn.ReLU(inplace=True))
         self.trunk = nn.Sequential(
             *(
                 block(config.kind, width, config.kernel, config.group_width, config.branches)

@@ -1,0 +1,1 @@
+"""Runs bundles: engines, tiles, painters and their benchmark. Never imports torch."""

@@ -1,0 +1,185 @@
+"""Inference engines behind one small interface. Precision and threads are explicit, never left to the engine.
+
+An engine opens one ONNX file; for a fixed input size it gives a session, a callable from (1, H, W, 3) to
+(1, H*s, W*s, 3). Engines and sessions hold no state of a call: any number of threads may use them at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from limner.errors import LimnerError, UsageError, one_of
+
+CACHED_SHAPES = 8
+
+Session = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class Engine(Protocol):
+    """An open graph. `threads`: how many CPU threads all its sessions share."""
+
+    threads: int
+
+    def session(self, height: int, width: int, streams: int = 1) -> Session:
+        """A callable for inputs of exactly (1, height, width, 3), contiguous, of the graph's dtype.
+
+        `streams` calls run side by side on threads/streams threads each. The result belongs to the caller.
+        Raises LimnerError when the graph cannot be compiled or run.
+        """
+        ...
+
+
+class OpenVINOEngine:
+    """OpenVINO on the CPU, in float32 arithmetic where the graph is not quantized.
+
+    Every size is compiled by itself (about 0.1 s, kept for the last CACHED_SHAPES sizes): on graphs of dynamic size
+    OpenVINO runs 1.2 to 2 times slower.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path, self.threads = path, threads
+        self._core = _openvino_core()
+        with _explained(path, "OpenVINO cannot read the graph"):
+            self._model = self._core.read_model(path)
+        self._sessions: OrderedDict[tuple[int, int, int], _OpenVINOSession] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def session(self, height: int, width: int, streams: int = 1) -> Session:
+        key = (height, width, streams)
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = self._compile(height, width, streams)
+            self._sessions.move_to_end(key)
+            while len(self._sessions) > CACHED_SHAPES:
+                self._sessions.popitem(last=False)
+            return self._sessions[key]
+
+    def _compile(self, height: int, width: int, streams: int) -> _OpenVINOSession:
+        # Left to itself OpenVINO computes in bfloat16 on some CPUs. Pinned threads of two models share one core.
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": max(self.threads, streams),
+            "NUM_STREAMS": streams,
+            "ENABLE_CPU_PINNING": False,
+        }
+        with _explained(self.path, f"OpenVINO cannot compile the graph for {width} x {height} input"):
+            model = self._model.clone()
+            model.reshape([1, height, width, 3])
+            return _OpenVINOSession(self.path, self._core.compile_model(model, "CPU", options))
+
+
+class _OpenVINOSession:
+    """One infer request for every call in flight; idle ones are kept for the next call."""
+
+    def __init__(self, path: Path, compiled: Any) -> None:
+        self._path, self._compiled = path, compiled
+        self._idle: deque[Any] = deque()
+
+    def __call__(self, x: NDArray[Any]) -> NDArray[Any]:
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        with _explained(self._path, "OpenVINO cannot run the graph"):
+            result = request.infer({0: x}, share_inputs=True, share_outputs=False)[0]
+        self._idle.append(request)
+        return result
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime's CPU provider. One session serves every size, so pictures of many sizes start at once."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.path, self.threads = path, threads
+        self._runtime = _package("onnxruntime")
+        self._lock = threading.Lock()
+        self._open: dict[int, Any] = {}
+        self._inference(threads)
+
+    def session(self, height: int, width: int, streams: int = 1) -> Session:
+        inference = self._inference(max(1, self.threads // streams))
+
+        def run(x: NDArray[Any]) -> NDArray[Any]:
+            assert x.shape == (1, height, width, 3), x.shape
+            with _explained(self.path, "ONNX Runtime cannot run the graph"):
+                return inference.run(None, {"x": x})[0]
+
+        return run
+
+    def _inference(self, threads: int) -> Any:
+        with self._lock:
+            if threads not in self._open:
+                self._open[threads] = self._load(threads)
+            return self._open[threads]
+
+    def _load(self, threads: int) -> Any:
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        # Spinning workers take the cores from decoding, encoding and other sessions.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        with _explained(self.path, "ONNX Runtime cannot open the graph"):
+            return self._runtime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+
+
+BACKENDS: dict[str, Callable[[Path, int], Engine]] = {
+    "openvino": OpenVINOEngine,
+    "onnxruntime": OnnxRuntimeEngine,
+}
+
+
+def open_engine(name: str, graph: Path, threads: int = 0) -> Engine:
+    """Open an ONNX file. `name`: a key of BACKENDS. `threads`: CPU threads, 0 for all cores this process may use.
+
+    Raises UsageError for an unknown engine or negative threads, LimnerError when the engine is not installed or
+    cannot read the graph.
+    """
+    if name not in BACKENDS:
+        raise one_of("engine", name, tuple(BACKENDS))
+    if threads < 0:
+        raise UsageError(f"threads={threads} is impossible: give a number of CPU threads, or 0 for all cores.")
+    return BACKENDS[name](graph, threads or cores())
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        others = " or ".join(engine for engine in BACKENDS if engine != name)
+        reason = f"engine {name!r} cannot be loaded ({error})"
+        raise LimnerError(f"{reason}: run `pip install {name}` or choose engine {others}.") from None
+
+
+@cache
+def _openvino_core() -> Any:
+    """Loading the CPU plugin takes tens of milliseconds: once per process."""
+    return _package("openvino").Core()
+
+
+@contextmanager
+def _explained(path: Path, what: str) -> Iterator[None]:
+    # Neither engine has a base class for its errors; all of them are faults of the graph or of its input.
+    try:
+        yield
+    except MemoryError:
+        raise LimnerError(f"{path}: {what}: out of memory; use smaller tiles or fewer threads.") from None
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise LimnerError(f"{path}: {what} ({reason:.200}); try the other engine or pack the bundle again.") from error

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from limner.compress.quantize import QuantConv2d, quantize, quantized_layers
+from limner.config import QuantizeConfig, UpscalerConfig
+from limner.models.upscaler import Upscaler
+
+
+def network(**knobs: object) -> Upscaler:
+    torch.manual_seed(0)
+    return Upscaler(UpscalerConfig.model_validate({"width": 16, "depth": 3, "scale": 2, **knobs})).eval()
+
+
+def pictures() -> torch.Tensor:
+    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)).mul(255).round().div(255)
+
+
+@torch.no_grad()
+def error(config: QuantizeConfig) -> float:
+    """RMS difference between the float and the quantized network."""
+    x, net = pictures(), network()
+    true = net(x)
+    return float((quantize(net, x, config)(x) - true).square().mean().sqrt())
+
+
+def test_eight_bits_are_close_and_fewer_are_worse() -> None:
+    errors = [error(QuantizeConfig(weight_bits=bits, activation_bits=bits)) for bits in (8, 6, 4, 2)]
+    assert errors[0] < 0.02
+    assert errors == sorted(errors)
+
+
+def test_a_scale_per_channel_beats_one_for_all() -> None:
+    assert error(QuantizeConfig()) < error(QuantizeConfig(per_channel=False))
+
+
+@torch.no_grad()
+def test_weights_and_inputs_lie_on_their_grids() -> None:
+    net, x = network(), pictures()
+    quantize(net, x, QuantizeConfig())
+    seen: list[torch.Tensor] = []
+    for layer in quantized_layers(net):
+        steps = layer.weight / layer.weight_scale()[:, None, None, None]
+        assert steps.round().abs().max() <= 63
+        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    net(x)
+    assert any(layer.signed.item() for layer in quantized_layers(net)), "depthwise outputs are signed"
+    for layer, values in zip(quantized_layers(net), seen, strict=True):
+        low, high = layer.input_range()
+        outside = ((values / layer.input_scale > high + 1) | (values / layer.input_scale < low - 1)).float().mean()
+        assert outside < 0.02
+
+
+def test_first_layer_takes_bytes_exactly() -> None:
+    net = quantize(network(), pictures(), QuantizeConfig())
+    assert quantized_layers(net)[0].input_scale.item() == pytest.approx(1 / 255)
+    assert quantized_layers(net)[0].input_range() == (0, 255)
+
+
+def test_least_squares_clip_beats_full_range_on_outliers() -> None:
+    values = torch.cat([torch.rand(20_000), torch.tensor([6.0])])
+    gaps = []
+    for method in ("minmax", "mse"):
+        layer = QuantConv2d(torch.nn.Conv2d(1, 1, 1), QuantizeConfig(activation_bits=4))
+        layer.calibrate(values, method)
+        low, high = layer.input_range()
+        rounded = torch.fake_quantize_per_tensor_affine(values, float(layer.input_scale), 0, low, high)
+        gaps.append(float((rounded - values).square().mean()))
+    assert gaps[1] < 0.5 * gaps[0]
+
+
+def test_gradients_pass_the_rounding() -> None:
+    net, x = quantize(network(), pictures(), QuantizeConfig()), pictures()
+    net(x).square().mean().backward()
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_few_steps_through_the_rounding_repair_two_bit_damage() -> None:
+    x, net = pictures(), network()
+    with torch.no_grad():
+        true = net(x)
+    quantize(net, x, QuantizeConfig(weight_bits=3))
+    before = (net(x) - true).square().mean().item()
+    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 3e-3)
+    for _ in range(60):
+        loss = (net(x) - true).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (net(x) - true).square().mean().item() < 0.5 * before

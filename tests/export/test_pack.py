@@ -1,0 +1,70 @@
+"""A bundle ships only when every engine agrees with torch and int8 keeps the quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import limner
+from limner import bundle
+from limner.errors import LimnerError
+from limner.export.pack import pack
+from limner.export.parity import torch_painter
+from limner.train.loop import train
+
+from training_kit import tiny
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    config = tiny(train={"images": 1600, "lr": 3e-3, "warmup": 40, "checkpoint_every": 800}, quantize={"images": 0})
+    train(config, pictures, folder)
+    return folder
+
+
+def test_packed_bundle_carries_its_record_and_paints(run: Path, pictures: Path, tmp_path: Path) -> None:
+    manifest = pack(run, tmp_path / "tiny", [pictures])
+    opened = bundle.read(tmp_path / "tiny")
+    assert opened.manifest == manifest
+    assert set(manifest.files) == {"float.onnx", "int8.onnx"}
+    assert manifest.sources[0].pictures >= 1
+    assert manifest.recipe["model"]["width"] == 16
+    for engine, errors in manifest.scores["parity"].items():
+        assert errors["float"] < 2e-4, engine
+    low = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    ours, torchs = limner.load(tmp_path / "tiny", precision="float").upscale(low), torch_painter(run)(low)
+    assert np.abs(np.asarray(ours).astype(int) - torchs).max() <= 1
+
+
+def test_quantization_aware_training_resumes_and_is_packed(run: Path, pictures: Path, tmp_path: Path) -> None:
+    knobs = ["quantize.images=80", "quantize.weight_bits=3", "pack.max_drop=50"]
+    first = pack(run, tmp_path / "first", [pictures], pictures, knobs)
+    again = pack(run, tmp_path / "again", [pictures], pictures, knobs)
+    assert (run / "int8" / "checkpoint.json").is_file()
+    assert first.files == again.files
+
+
+@pytest.mark.parametrize(
+    ("knob", "reason"),
+    [
+        ("pack.max_drop=0.0001", r"int8 loses .* dB, more than max_drop"),
+        ("pack.min_gain=30.0", r"gains .* dB over bicubic, less than min_gain"),
+        ("pack.tolerance=1e-12", r"float graph on \w+ differs from torch"),
+    ],
+)
+def test_gates_refuse_with_figures_and_write_nothing(
+    run: Path, pictures: Path, tmp_path: Path, knob: str, reason: str
+) -> None:
+    with pytest.raises(LimnerError, match=reason):
+        pack(run, tmp_path / "out", [pictures], overrides=[knob, "quantize.weight_bits=4"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_needs_a_run_and_a_test_set(run: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(LimnerError, match="not a run folder"):
+        pack(tmp_path, tmp_path / "out", [pictures])
+    with pytest.raises(LimnerError, match="--eval"):
+        pack(run, tmp_path / "out", [])

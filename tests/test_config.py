@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from limner.config import merge, override, parse
+from limner.errors import UsageError
+from limner.recipes import RECIPES, photo_x4, tuned
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes_are_whole_and_survive_json(name: str) -> None:
+    config = RECIPES[name]()
+    assert parse(config.model_dump(mode="json"), name) == config
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(RECIPES) if name.startswith("photo")])
+def test_shipped_recipes_leave_out_share_alike_and_research_pictures(name: str) -> None:
+    assert {"by-sa", "non-commercial"} <= set(RECIPES[name]().data.exclude_licenses)
+
+
+def test_unknown_key_names_its_path() -> None:
+    with pytest.raises(UsageError, match=r"train\.learning_rate"):
+        override(photo_x4(), ["train.learning_rate=1"])
+    with pytest.raises(UsageError, match=r"run\.toml: unknown key 'model\.heads'"):
+        merge(photo_x4(), {"model": {"heads": 2}}, "run.toml")
+    with pytest.raises(UsageError, match="no section"):
+        override(photo_x4(), ["trane.lr=1"])
+
+
+def test_values_are_checked_and_typed() -> None:
+    config = override(photo_x4(), ["train.lr=5e-4", "model.kind=dense", "train.teacher=none", "loss.alphas=[0.5, 1.0]"])
+    assert config.train.lr == 5e-4
+    assert config.model.kind == "dense"
+    assert config.loss.alphas == (0.5, 1.0)
+    with pytest.raises(UsageError, match=r"model\.width"):
+        override(photo_x4(), ["model.width=0"])
+    with pytest.raises(UsageError, match=r"section\.key=value"):
+        override(photo_x4(), ["train.lr"])
+
+
+def test_sections_must_agree() -> None:
+    with pytest.raises(UsageError, match=r"loss\.alphas"):
+        override(photo_x4(), ["model.levels=3"])
+    with pytest.raises(UsageError, match="multiple of model.unshuffle"):
+        override(photo_x4(), ["model.unshuffle=2", "train.crop=47"])
+
+
+def test_tuned_replaces_keys_and_checks_them() -> None:
+    assert tuned(photo_x4(), model={"depth": 4}).model.depth == 4
+    assert tuned(photo_x4(), model={"depth": 4}).model.width == photo_x4().model.width
+    with pytest.raises(ValueError, match="levels"):
+        tuned(photo_x4(), model={"depth": 1})

@@ -1,0 +1,147 @@
+"""The loop on real pictures: it learns, it resumes to the same weights after kill -9, it stops on NaN."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from limner.config import RunConfig
+from limner.errors import LimnerError
+from limner.train import checkpoint
+from limner.train.loop import learning_rate, load_run, train
+
+from training_kit import tiny
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found = checkpoint.load(run)
+    assert found is not None
+    return found[0]
+
+
+def stats(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "stats.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_run_learns_and_leaves_its_record(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(train={"images": 800, "lr": 3e-3, "warmup": 40, "log_every": 80, "sample_every": 400}), pictures, run)
+    losses = [line["pixel"] for line in stats(run) if "pixel" in line]
+    assert np.mean(losses[5:8]) < 0.8 * losses[0]
+    assert all(line["psnr_y"] > 10 for line in stats(run) if "psnr_y" in line)
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["000000000400.png", "000000000800.png"]
+    config, network = load_run(run)
+    assert config.model.width == 16
+    assert network(torch.rand(1, 3, 8, 8)).shape == (1, 3, 32, 32)
+    assert json.loads((run / "sources.json").read_text())["sources"][0]["pictures"] >= 1
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from limner.config import parse
+from limner.train.loop import train
+train(parse(json.load(open(sys.argv[1])), "test"), Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def start(config: RunConfig, pictures: Path, run: Path, *launcher: str) -> subprocess.Popen[bytes]:
+    path = run.with_suffix(".json")
+    path.write_text(config.model_dump_json())
+    script = run.with_suffix(".py")
+    script.write_text(SCRIPT)
+    command = [sys.executable, *launcher, str(script), str(path), str(pictures), str(run)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_kill_nine_resumes_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
+    config = tiny(train={"images": 240}, adversarial={"weight": 0.01, "width": 4, "start_share": 0.2})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(config, pictures, whole).wait(timeout=120) == 0
+    process = start(config, pictures, broken)
+    for _ in range(1200):
+        if (found := broken / "checkpoint.json").exists() and json.loads(found.read_text())["images"] >= 40:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped = json.loads((broken / "checkpoint.json").read_text())["images"]
+    assert 40 <= stopped < 240, "killed too late to test anything"
+    assert start(config, pictures, broken).wait(timeout=120) == 0
+    ours, theirs = weights(broken), weights(whole)
+    assert ours.keys() == theirs.keys()
+    assert any(key.startswith("critic") for key in ours)
+    for key, value in ours.items():
+        assert torch.equal(value, theirs[key]), key
+    seen = [line["images"] for line in stats(broken) if "pixel" in line]
+    assert seen == sorted(set(seen))
+    assert seen == [line["images"] for line in stats(whole) if "pixel" in line]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one(pictures: Path, tmp_path: Path) -> None:
+    config = tiny(train={"images": 400, "log_every": 4, "channels_last": False, "accelerator": "cpu"})
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert start(config, pictures, one).wait(timeout=300) == 0
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    assert start(config, pictures, two, *launcher).wait(timeout=300) == 0
+    single = [line["pixel"] for line in stats(one) if "pixel" in line]
+    double = [line["pixel"] for line in stats(two) if "pixel" in line]
+    assert len(single) == len(double) == 100
+    assert np.abs(np.array(single) - np.array(double)).max() < 1e-4
+
+
+def test_nan_stops_with_a_sentence_and_keeps_the_last_good_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(LimnerError, match=r"lower train\.lr"):
+        train(tiny(train={"lr": 1e30, "clip": 0, "warmup": 0, "images": 400}), pictures, run)
+    found = checkpoint.load(run)
+    assert found is None or all(value.isfinite().all() for value in found[0].values())
+
+
+def test_other_settings_do_not_resume(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(), pictures, run)
+    with pytest.raises(LimnerError, match=r"model\.depth"):
+        train(tiny(model={"depth": 3}), pictures, run)
+
+
+def test_a_run_starts_from_another(pictures: Path, tmp_path: Path) -> None:
+    train(tiny(), pictures, tmp_path / "x4")
+    config = tiny(model={"scale": 2}, train={"init": str(tmp_path / "x4"), "images": 4, "lr": 1e-9, "lr_final": 0})
+    train(config, pictures, tmp_path / "x2")
+    before, after = weights(tmp_path / "x4"), weights(tmp_path / "x2")
+    key = "ema.trunk.0.0.weight"
+    assert torch.allclose(before[key], after[key], atol=1e-6)
+    assert before["ema.tail.weight"].shape != after["ema.tail.weight"].shape
+
+
+def test_a_teacher_pulls_the_student(pictures: Path, tmp_path: Path) -> None:
+    train(tiny(), pictures, tmp_path / "teacher")
+    plain = tiny(train={"teacher": None})
+    taught = tiny(train={"teacher": str(tmp_path / "teacher")}, loss={"distill": 1.0})
+    train(plain, pictures, tmp_path / "plain")
+    train(taught, pictures, tmp_path / "taught")
+    assert not torch.equal(weights(tmp_path / "plain")["ema.tail.weight"], weights(tmp_path / "taught")["ema.tail.weight"])
+
+
+def test_schedule_warms_up_and_ends_at_the_end() -> None:
+    plan = tiny(train={"images": 1000, "warmup": 100, "lr": 1.0, "lr_final": 0.0}).train
+    rates = [learning_rate(plan, images) for images in range(0, 1001, 4)]
+    assert rates[0] < 0.1
+    assert max(rates) > 0.95
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+    assert rates[len(rates) // 2] == pytest.approx(0.5, abs=0.01)
+
+
+def test_dropout_and_multiscale_run(pictures: Path, tmp_path: Path) -> None:
+    train(tiny(model={"dropout": 0.2}, train={"multiscale": True, "crop": 8}), pictures, tmp_path / "run")
+    assert all(np.isfinite(line["pixel"]) for line in stats(tmp_path / "run") if "pixel" in line)
