@@ -219,6 +219,33 @@ def test_orientation_of_a_tiff_file() -> None:
     assert opened(encode(picture, "tiff")).getexif().get(0x0112, 1) == 1
 
 
+@pytest.mark.parametrize("options", [{"tile": True}, {"bigtiff": True}, {"compression": "jpeg"}, {"premultiply": True}])
+def test_kinds_of_tiff_file(options: dict[str, Any]) -> None:
+    image = pyvips.Image.new_from_array(np.dstack([smooth(300, 400), np.full((300, 400), 128, np.uint8)]))
+    image = image.copy(interpretation="srgb")
+    picture = decode(
+        image.tiffsave_buffer(**options) if "premultiply" in options else image[:3].tiffsave_buffer(**options)
+    )
+    assert np.abs(picture.pixels.astype(int) - smooth(300, 400)).max() <= (8 if "compression" in options else 1)
+    assert (picture.alpha is not None) == ("premultiply" in options)
+
+
+def test_lab_and_deep_cmyk_tiff_become_srgb() -> None:
+    gray = pyvips.Image.black(8, 8, bands=3).copy(interpretation="lab").linear([1, 1, 1], [100, 0, 0]).cast("float")
+    lab = decode(gray.copy(interpretation="lab").tiffsave_buffer())
+    assert lab.icc is None and lab.pixels.min() > 0.98 * lab.maximum
+    inks = pyvips.Image.black(8, 8, bands=4).linear([1] * 4, [0, 65535, 65535, 0]).cast("ushort")
+    red = decode(inks.copy(interpretation="cmyk").tiffsave_buffer())
+    assert red.pixels.dtype == np.uint16 and red.pixels[0, 0, 0] > 45000 > 20000 > red.pixels[0, 0, 1]
+
+
+def test_interlaced_and_progressive_files() -> None:
+    image = pyvips.Image.new_from_array(smooth(300, 400)).copy(interpretation="srgb")
+    np.testing.assert_array_equal(decode(image.pngsave_buffer(interlace=True)).pixels, smooth(300, 400))
+    progressive = decode(image.jpegsave_buffer(interlace=True, Q=95)).pixels
+    assert np.abs(progressive.astype(int) - smooth(300, 400)).max() < 8
+
+
 # ---------------------------------------------------------------------------------------------------------- metadata
 
 
@@ -335,10 +362,27 @@ def test_damaged_png_fails() -> None:
     assert "damaged" in refusal(decode, bytes(data))
 
 
-def bomb() -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def test_a_jpeg_with_a_hole_is_no_half_gray_picture() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    for progressive in (False, True):
+        data = save(Image.fromarray(noise), "JPEG", progressive=progressive)
+        half = len(data) // 2
+        for broken in (data[:half] + b"\xff\xd9", data[:half] + bytes(4096) + data[half + 4096 :]):
+            assert "damaged" in refusal(decode, broken)
+        np.testing.assert_array_equal(decode(data + b"trailing bytes").pixels, decode(data).pixels)
 
+
+def test_harmless_oddities_of_png_files_are_forgiven() -> None:
+    data = save(Image.fromarray(smooth()), "PNG")
+    for odd in (chunk(b"iCCP", b"name\0\0" + zlib.compress(b"junk")), chunk(b"tEXt", b"a\0b")[:-1] + b"?"):
+        np.testing.assert_array_equal(decode(data[:33] + odd + data[33:]).pixels, smooth())
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bomb() -> bytes:
     size = struct.pack(">IIBBBBB", 100_000, 90_000, 8, 2, 0, 0, 0)
     body = zlib.compress(bytes(1 << 16))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
@@ -418,9 +462,9 @@ def test_a_side_too_long_for_the_format() -> None:
 
 def test_unwritable_targets_leave_nothing(tmp_path: Path) -> None:
     picture = Picture(smooth())
-    assert "cannot be written" in refusal(write, picture, tmp_path / "gone" / "a.png")
+    assert "folder does not exist" in refusal(write, picture, tmp_path / "gone" / "a.png")
     (tmp_path / "file").write_text("x")
-    assert "cannot be written" in refusal(write, picture, tmp_path / "file" / "a.png")
+    assert "folder does not exist" in refusal(write, picture, tmp_path / "file" / "a.png")
     (tmp_path / "dir.png").mkdir()
     assert "not a regular file" in refusal(write, picture, tmp_path / "dir.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dir.png", "file"]
@@ -448,8 +492,19 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(format: str, tmp_path:
     for room in (100, size // 2, size - 1):
         with disk_of(room):
             sentence = refusal(write, picture, path)
-        assert "full" in sentence and os.strerror(errno.EFBIG) in sentence
+        assert path.name in sentence and os.strerror(errno.EFBIG) in sentence
         assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert os.strerror(errno.EACCES) in refusal(write, Picture(smooth()), tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder where nobody may write")
+def test_a_folder_that_takes_no_files() -> None:
+    assert "/proc/self/a.png: cannot be written" in refusal(write, Picture(smooth()), Path("/proc/self/a.png"))
 
 
 def test_new_files_obey_the_umask(tmp_path: Path) -> None:
@@ -491,6 +546,16 @@ def test_pillow_deep_and_float_modes() -> None:
     assert from_pil(Image.fromarray(np.full((4, 4), 0.5, np.float32))).pixels[0, 0, 0] == 32768
     assert "32-bit" in refusal(from_pil, Image.fromarray(np.full((4, 4), 70000, np.int32)))
     assert "NaN" in refusal(from_pil, Image.fromarray(np.full((4, 4), np.nan, np.float32)))
+
+
+def test_gray_pictures_become_their_luma_in_pillow() -> None:
+    image = to_pil(Picture(smooth(), gray=True))
+    np.testing.assert_array_equal(np.asarray(image), decode(encode(Picture(smooth(), gray=True), "png")).pixels[..., 0])
+
+
+def test_pillow_image_of_a_truncated_file() -> None:
+    data = save(Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)), "PNG")
+    assert "cannot be loaded" in refusal(from_pil, opened(data[: len(data) // 2]))
 
 
 def test_pillow_there_and_back() -> None:

@@ -90,6 +90,9 @@ FORMATS: dict[str, Format] = {
     "avif": Format((".avif",), "heifsave", 16384, deep=True, gray=False),
 }
 
+READABLE = frozenset(suffix for form in FORMATS.values() for suffix in form.suffixes) | {".gif"}
+"""Suffixes of the files that `decode` reads (it looks at the contents, not at the suffix)."""
+
 _READS = "PNG, JPEG, WebP, TIFF, GIF or AVIF"
 _LOADERS = {
     b"\x89PNG\r\n\x1a\n": "pngload",
@@ -102,6 +105,7 @@ _LOADERS = {
     b"MM\0+": "tiffload",
 }
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32, "double": np.float64}
+_LUMA = [0.299, 0.587, 0.114]  # ITU-R BT.601
 _STRIP_BYTES = 4 << 20
 _EXIF_HEAD = b"Exif\0\0"
 
@@ -111,10 +115,12 @@ def _vips() -> ModuleType:
     """pyvips with two threads, since it keeps hundreds of lines per thread even where the codec can use but one, and
     without its cache of operations, which would keep the pixels of past pictures alive.
     """
+    chosen = os.environ.get("VIPS_CONCURRENCY")
+    os.environ["VIPS_CONCURRENCY"] = chosen or "2"  # read once, while libvips starts
     import pyvips
 
-    if "VIPS_CONCURRENCY" not in os.environ:
-        pyvips.concurrency_set(2)
+    if chosen is None:
+        os.environ.pop("VIPS_CONCURRENCY", None)
     pyvips.cache_set_max(0)
     return pyvips
 
@@ -178,6 +184,8 @@ def _opened(source: Source) -> Iterator[tuple[str, BinaryIO]]:
 def _check_readable(path: Path) -> None:
     try:
         status = path.stat()
+    except PermissionError:
+        raise LimnerError(f"{path}: cannot be read; check the permissions of its folder.") from None
     except (OSError, ValueError):
         raise LimnerError(f"{path}: no such file; check the name.") from None
     if path.is_dir():
@@ -216,7 +224,9 @@ def _load(name: str, file: BinaryIO, source: Source) -> Any:
     if loader is None:
         raise LimnerError(f"{name}: is not a {_READS} picture; convert it to one of them.")
     origin = vips.Source.new_from_memory(source) if isinstance(source, bytes) else _reopened(file)
-    return getattr(vips.Image, f"{loader}_source")(origin, access="sequential", fail_on="error")
+    # A JPEG file with a hole decodes to half a picture with only a warning; other formats warn of harmless things.
+    fail_on = "warning" if loader == "jpegload" else "error"
+    return getattr(vips.Image, f"{loader}_source")(origin, access="sequential", fail_on=fail_on)
 
 
 def _reopened(file: BinaryIO) -> Any:
@@ -442,6 +452,8 @@ def _draft(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` that takes its place on success and vanishes on any failure."""
     if path.exists() and not path.is_file():
         raise LimnerError(f"{path}: is not a regular file; choose another name for the output.")
+    if not path.parent.is_dir():
+        raise LimnerError(f"{path}: cannot be written, because its folder does not exist; create it first.")
     draft = path.with_name(f".limner-{secrets.token_hex(6)}.part")
     try:
         # "x" creates with the permissions of the user's umask, which mkstemp would not.
@@ -508,8 +520,8 @@ def _wrap(samples: np.ndarray) -> Any:
 
 
 def _luma(image: Any) -> Any:
-    """Rec. 601 luma, rounded; of three equal channels, the channel itself."""
-    weights = _vips().Image.new_from_array([[0.299, 0.587, 0.114]])
+    """Luma, rounded; of three equal channels, the channel itself."""
+    weights = _vips().Image.new_from_array([_LUMA])
     return image.recomb(weights).rint().cast(image.format)
 
 
@@ -562,6 +574,10 @@ def from_pil(image: PIL.Image.Image) -> Picture:
     """
     from PIL import ImageOps
 
+    try:
+        image.load()
+    except OSError as error:
+        raise LimnerError(f"the Pillow image cannot be loaded ({error}); copy or export its file again.") from error
     icc, xmp = image.info.get("icc_profile"), image.info.get("xmp")
     exif = _exif_block(image.getexif().tobytes()) if image.getexif() else None
     upright = ImageOps.exif_transpose(image)
@@ -607,14 +623,14 @@ def to_pil(picture: Picture) -> PIL.Image.Image:
     """
     from PIL import Image
 
-    channels = [picture.pixels[..., :1] if picture.gray else picture.pixels]
+    samples = picture.pixels
+    if picture.gray:
+        samples = np.rint(samples @ np.array(_LUMA, np.float32)).astype(samples.dtype)
     if picture.alpha is not None:
-        channels.append(picture.alpha[..., None])
-    samples = np.concatenate(channels, axis=2) if len(channels) > 1 else channels[0]
-    deep_gray = samples.shape[2] == 1 and picture.maximum > 255
-    if picture.maximum > 255 and not deep_gray:
+        samples = np.dstack([samples, picture.alpha])
+    if samples.ndim == 3 and picture.maximum > 255:
         samples = ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    image = Image.fromarray(np.ascontiguousarray(samples.squeeze(2) if samples.shape[2] == 1 else samples))
+    image = Image.fromarray(np.ascontiguousarray(samples))
     exif = _restated_exif(picture.exif, picture.width, picture.height)
     known = {"icc_profile": picture.icc, "exif": exif, "xmp": picture.xmp}
     image.info.update({key: value for key, value in known.items() if value is not None})

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from limner.cli import data, measure, training, upscaling, zoo
+from limner.cli import data, measure, speed, training, upscaling, zoo
 from limner.cli.console import complain
 from limner.errors import LimnerError, UsageError
 
@@ -27,7 +27,7 @@ app.command("upscale")(upscaling.upscale)
 app.command("models")(zoo.models)
 app.command("info")(zoo.info)
 app.command("evaluate")(measure.evaluate)
-app.command("bench")(measure.bench)
+app.command("bench")(speed.bench)
 app.add_typer(datasets, name="data")
 datasets.command("check")(data.check)
 datasets.command("shards")(data.shards)

@@ -1,4 +1,4 @@
-"""`limner evaluate` and `limner bench`: quality and speed."""
+"""`limner evaluate`: quality."""
 
 from __future__ import annotations
 
@@ -79,7 +79,3 @@ def _entry(subject: Subject, rows: list[Row]) -> dict[str, Any]:
 
     about = {"name": subject.label, "engine": subject.engine, "precision": subject.precision}
     return about | {"rows": to_json(rows)}
-
-
-def bench() -> None:
-    """placeholder"""

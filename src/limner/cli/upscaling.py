@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from limner.cli import console
-from limner.cli.options import Engine, Precision, Threads
+from limner.cli.options import Engine, Precision, Threads, pixels
 from limner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,15 +109,7 @@ def _wanted(scale: float | None, size: str | None, width: int | None) -> Wanted:
         raise UsageError(f"--scale {scale:g} is impossible: give a positive factor, such as 2 or 1.5.")
     if width is not None:
         return Wanted(size=(width, None))
-    return Wanted(scale, None if size is None else _pixels(size))
-
-
-def _pixels(size: str) -> tuple[int, int]:
-    sides = re.fullmatch(r"(\d+)[xX](\d+)", size)
-    width, height = (int(side) for side in sides.groups()) if sides else (0, 0)
-    if not width or not height:
-        raise UsageError(f"--size {size!r}: write it as WIDTHxHEIGHT, such as 1920x1080.")
-    return width, height
+    return Wanted(scale, None if size is None else pixels("--size", size))
 
 
 def _refuse_terminals(inputs: list[str], out: str | None) -> None:

@@ -23,12 +23,12 @@ from limner.errors import LimnerError, UsageError
 
 def expand(urls: str | Sequence[str]) -> list[str]:
     """Shard addresses with braces expanded: `data/{000..099}.tar`, `pipe:curl -s https://host/{000..099}.tar`."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     patterns = [urls] if isinstance(urls, str) else urls
     try:
         return [url for pattern in patterns for url in braceexpand(pattern)]
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise UsageError(f"{urls}: braces do not match ({error}); write ranges as {{000..099}}.") from None
 
 
@@ -88,6 +88,8 @@ def _reason(error: Exception) -> str:
     """The error's own words: webdataset appends streams and addresses to its arguments, subprocesses their call."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if isinstance(error, OSError) and error.errno is None:
+        return "the command that fetches it failed"
     return str(error.args[0]).partition("\n")[0].partition(" @ ")[0]
 
 

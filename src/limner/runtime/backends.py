@@ -48,7 +48,7 @@ class OpenVINOEngine:
 
     def __init__(self, path: Path, threads: int) -> None:
         self.path, self.threads = path, threads
-        self._core = _openvino_core()
+        self._core = openvino_core()
         with _explained(path, "OpenVINO cannot read the graph"):
             self._model = self._core.read_model(path)
         self._sessions: OrderedDict[tuple[int, int, int], _OpenVINOSession] = OrderedDict()
@@ -65,13 +65,7 @@ class OpenVINOEngine:
             return self._sessions[key]
 
     def _compile(self, height: int, width: int, streams: int) -> _OpenVINOSession:
-        # Left to itself OpenVINO computes in bfloat16 on some CPUs. Pinned threads of two models share one core.
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": max(self.threads, streams),
-            "NUM_STREAMS": streams,
-            "ENABLE_CPU_PINNING": False,
-        }
+        options = openvino_options(max(self.threads, streams), streams)
         with _explained(self.path, f"OpenVINO cannot compile the graph for {width} x {height} input"):
             model = self._model.clone()
             model.reshape([1, height, width, 3])
@@ -168,9 +162,21 @@ def _package(name: str) -> Any:
 
 
 @cache
-def _openvino_core() -> Any:
-    """Loading the CPU plugin takes tens of milliseconds: once per process."""
+def openvino_core() -> Any:
+    """The process's only openvino.Core: each one loads the CPU plugin anew. Raises LimnerError without the package."""
     return _package("openvino").Core()
+
+
+def openvino_options(threads: int, streams: int = 1) -> dict[str, Any]:
+    """How every graph is compiled for the CPU: float32 and thread counts explicit."""
+    return {
+        # Left to itself OpenVINO computes in bfloat16 on some CPUs.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        # Pinned threads of two graphs, or of two processes, would queue for the same core.
+        "ENABLE_CPU_PINNING": False,
+    }
 
 
 @contextmanager

@@ -14,21 +14,23 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from limner.errors import LimnerError, UsageError
 from limner.images import Picture
-from limner.runtime.backends import OpenVINOEngine, cores
+from limner.runtime.backends import cores, openvino_core, openvino_options
 from limner.runtime.painters import Upscaler
 
 YARDSTICK_SIZE = (160, 90)
 # Medians of two runs of one build differ by less than this on a busy machine when taken as ratios to the yardstick.
 NOISE = 0.07
+
+Verdict = Literal["faster", "slower", "same", "added", "removed"]
 
 
 class _Frozen(BaseModel):
@@ -74,11 +76,12 @@ class Report(_Frozen):
 
 
 class Change(_Frozen):
-    """One configuration in two reports: `ratio` = new / old time, each in units of its own yardstick."""
+    """One configuration in two reports. `ratio`: new time / old time, each in units of its own yardstick."""
 
-    row: Row
-    ratio: float
-    verdict: str
+    old: Row | None
+    new: Row | None
+    ratio: float | None
+    verdict: Verdict
 
 
 class _Case(NamedTuple):
@@ -175,3 +178,143 @@ def _row(candidate: _Candidate, picture: Picture, times: np.ndarray, yardstick_m
         yardstick_ms=yardstick_ms,
         ratio=p50 / yardstick_ms,
     )
+
+
+def yardstick() -> Callable[[], Any]:
+    """A call that runs the plain network of this module's docstring once. Raises LimnerError without OpenVINO."""
+    core = openvino_core()
+    width, height = YARDSTICK_SIZE
+    compiled = core.compile_model(_plain_network(height, width), "CPU", openvino_options(threads=1))
+    request = compiled.create_infer_request()
+    x = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+    return lambda: request.infer({0: x}, share_inputs=True, share_outputs=True)
+
+
+def _plain_network(height: int, width: int) -> Any:
+    import openvino
+    from openvino import opset13 as ops
+
+    random = np.random.default_rng(0)
+    x = y = ops.parameter([1, 3, height, width], np.float32)
+    widths = [3, 32, 32, 32, 32, 32, 48]
+    for index, (channels, out) in enumerate(pairwise(widths)):
+        weight = random.normal(0, 1 / (9 * channels) ** 0.5, (out, channels, 3, 3)).astype(np.float32)
+        y = ops.convolution(y, ops.constant(weight), [1, 1], [1, 1], [1, 1], [1, 1])
+        y = ops.add(y, ops.constant(random.normal(0, 0.01, (1, out, 1, 1)).astype(np.float32)))
+        y = ops.relu(y) if index < len(widths) - 2 else y
+    return openvino.Model([ops.depth_to_space(y, "blocks_first", 4)], [x], "yardstick")
+
+
+def _peak_mb(case: _Case, picture: Picture) -> float:
+    code = f"from limner.runtime import bench; bench.print_peak({tuple(case)!r}, {(picture.width, picture.height)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        raise LimnerError(f"{case.bundle}: the process that measures peak memory failed ({reason:.200}).")
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(case: tuple[str, str, str, int], size: tuple[int, int]) -> None:
+    """What `bench` runs in a process of its own: paint twice, print the peak resident memory in MiB."""
+    painter = Upscaler.load(*case)
+    for _ in range(2):
+        painter.upscale_picture(_noise(*size))
+    print(peak_memory() / 2**20)
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage would answer with the parent's size if that was larger when it started this process.
+        line = next(line for line in status.read_text("ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def report(rows: Sequence[Row]) -> Report:
+    """The rows with the machine and the versions that gave them."""
+    return Report(machine=_machine(), rows=tuple(rows))
+
+
+def _machine() -> dict[str, str]:
+    facts = {"cpu": _cpu_name(), "cores": str(cores()), "python": platform.python_version()}
+    return facts | {package: _version(package) for package in ("limner", "openvino", "onnxruntime")}
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def write(measured: Report, path: Path) -> None:
+    """Write JSON, whole or not at all."""
+    _replace(path, lambda draft: draft.write_text(measured.model_dump_json(indent=1) + "\n", "utf-8"))
+
+
+def read(path: Path) -> Report:
+    """Read what `write` wrote. Raises LimnerError for anything else."""
+    try:
+        return Report.model_validate_json(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LimnerError(f"{path}: cannot be read ({error}); give a file that `limner bench --json` wrote.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise LimnerError(f"{path}: is no benchmark report ({where}: {first['msg']}); measure it again.") from None
+
+
+def compare(old: Report, new: Report, noise: float = NOISE) -> list[Change]:
+    """Every configuration of either report; differences below `noise` (a fraction) count as the same."""
+    before, after = ({row.key: row for row in side.rows} for side in (old, new))
+    return [_change(before.get(key), after.get(key), noise) for key in {**before, **after}]
+
+
+def _change(old: Row | None, new: Row | None, noise: float) -> Change:
+    if old is None or new is None:
+        return Change(old=old, new=new, ratio=None, verdict="added" if old is None else "removed")
+    ratio = new.ratio / old.ratio
+    verdict: Verdict = "slower" if ratio > 1 + noise else "faster" if ratio < 1 / (1 + noise) else "same"
+    return Change(old=old, new=new, ratio=ratio, verdict=verdict)
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """A PNG of bars, p50 with p95 as whisker. Raises UsageError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("the plot needs matplotlib: run `pip install matplotlib`, or leave out --plot.") from None
+    figure = Figure(figsize=(8, 1.5 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"{row.bundle} {row.precision}, {row.engine}, {row.threads} threads" for row in rows]
+    middle = [row.p50_ms for row in rows]
+    above = [max(0.0, row.p95_ms - row.p50_ms) for row in rows]
+    bars = axes.barh(range(len(rows)), middle, xerr=[[0.0] * len(rows), above], color="#4477aa", ecolor="#888888")
+    axes.bar_label(bars, [f" {row.ratio:.2f}x" for row in rows], label_type="center", color="white")
+    axes.set_yticks(range(len(rows)), labels)
+    axes.invert_yaxis()
+    axes.axvline(rows[0].yardstick_ms, color="#cc3311", linestyle="--", label="yardstick")
+    axes.set_xlabel(f"ms per picture of {rows[0].width}x{rows[0].height} (p50, whisker p95)")
+    axes.legend()
+    _replace(path, lambda draft: figure.savefig(draft, format="png", dpi=150))
+
+
+def _replace(path: Path, fill: Callable[[Path], Any]) -> None:
+    try:
+        with tempfile.TemporaryDirectory(prefix=".limner-", dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            fill(draft)
+            draft.replace(path)
+    except OSError as error:
+        raise LimnerError(f"{path}: cannot be written ({error.strerror}); choose another place.") from None

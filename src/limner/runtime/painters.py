@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, get_args, overload
+from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import PIL.Image
 
 MAX_OUTPUT_PIXELS = 16 * images.MAX_PIXELS
-_FLOAT: bundle.Precision = "float"
 
 Progress = Callable[[int, int], None]
 Size = tuple[int | None, int | None]
@@ -120,7 +119,7 @@ class Upscaler:
         if not 0 <= strength <= 1:
             raise UsageError(f"strength {strength} is impossible: choose 0 (bicubic) to 1 (the network alone).")
         width, height = target(picture.width, picture.height, self.scale, scale, size)
-        network = self._network(_FLOAT if picture.maximum > 255 else self._precision)
+        network = self._network("float" if picture.maximum > 255 else self._precision)
         painting = _Painting(network, height, width, strength)
         try:
             return painting.of(picture, progress)
@@ -143,10 +142,9 @@ class Upscaler:
 
 
 def _precision(name: str) -> bundle.Precision:
-    for known in get_args(bundle.Precision):
-        if name == known:
-            return known
-    raise one_of("precision", name, get_args(bundle.Precision))
+    if name not in get_args(bundle.Precision):
+        raise one_of("precision", name, get_args(bundle.Precision))
+    return cast(bundle.Precision, name)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def blend_bicubic(painted: NDArray[Any], image: NDArray[Any], strength: float) -
     """In place: painted = (1 - strength) * bicubic(image) + strength * painted."""
     height, width = painted.shape[:2]
     for rows, plain in _resized_bands(image, height, width, "bicubic"):
-        blended = plain + np.float32(strength) * (painted[rows].astype(np.float32) - plain)
+        blended = plain + strength * (painted[rows] - plain)
         painted[rows] = _rounded(blended, painted.dtype)
 
 
@@ -65,7 +65,7 @@ def _resized(image: NDArray[Any], height: int, width: int, filter: Filter) -> ND
     return out
 
 
-def _rounded(band: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _rounded(band: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.rint(band).clip(0, np.iinfo(dtype).max).astype(dtype)
 
 

@@ -1,0 +1,84 @@
+"""`limner bench`, on a tiny bundle: the table, the JSON, the plot and the comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commandline import limner
+from kit import make_bundle
+
+from limner import bundle
+
+QUICK = ("--size", "40x30", "--repeats", "2")
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zoo")
+    make_bundle(folder / "photo-x2", scale=2)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bundle, "ZOO", zoo)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_whole_zoo_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert limner("bench", *QUICK) == 0
+    text = capsys.readouterr().out
+    assert "40x30 in; yardstick" in text
+    (line,) = [line for line in text.splitlines() if "photo-x2" in line]
+    assert [cell.strip() for cell in line.split("│")[2:5]] == ["openvino", "int8", "1"]
+
+
+def test_every_combination_in_json(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engines = ("--engine", "openvino", "--engine", "onnxruntime", "--precision", "int8", "--precision", "float")
+    assert limner("bench", str(zoo / "photo-x2"), *QUICK, *engines, "--json", "-") == 0
+    shown = json.loads(capsys.readouterr().out)
+    combinations = [(row["engine"], row["precision"]) for row in shown["rows"]]
+    assert combinations == [(e, p) for e in ("openvino", "onnxruntime") for p in ("int8", "float")]
+    assert all(row["p50_ms"] > 0 and row["repeats"] == 2 for row in shown["rows"])
+
+
+def test_a_plot(here: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert limner("bench", *QUICK, "--plot", "bars.png") == 0
+    assert Path("bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("earlier", "code", "verdict"), [(1e-6, 1, "slower"), (1e6, 0, "faster")])
+def test_slower_than_before_fails(earlier: float, code: int, verdict: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert limner("bench", *QUICK, "--json", "old.json") == 0
+    old = json.loads(Path("old.json").read_text())
+    old["rows"][0]["ratio"] = earlier
+    Path("old.json").write_text(json.dumps(old))
+    capsys.readouterr()
+    assert limner("bench", *QUICK, "--compare", "old.json") == code
+    errors = capsys.readouterr().err
+    assert f"photo-x2 int8, openvino, threads 1: {verdict}" in errors
+    assert ("error: 1 of 1 are slower than in old.json" in errors) is (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--size", "big"], 2, "--size 'big': write it as WIDTHxHEIGHT"),
+        (["--engine", "tensorrt"], 2, "unknown engine 'tensorrt'"),
+        (["photo-x9"], 2, "unknown model 'photo-x9'"),
+        (["--compare", "absent.json"], 1, "absent.json: cannot be read"),
+    ],
+)
+def test_bad_requests(words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert limner("bench", *words) == code
+    assert f"error: {sentence}" in capsys.readouterr().err
+
+
+def test_an_empty_zoo(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bundle, "ZOO", here)
+    assert limner("bench") == 2
+    assert "the zoo is empty" in capsys.readouterr().err
