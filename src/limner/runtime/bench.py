@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -116,7 +116,7 @@ def bench(
     """
     if repeats < 1 or min(size) < 1:
         raise UsageError(f"repeats={repeats}, size={size[0]}x{size[1]}: both must be at least 1.")
-    cases = [_Case(str(name), *how) for name, *how in product(bundles, engines, precisions, threads)]
+    cases = [_Case(os.fspath(name), *how) for name in bundles for how in product(engines, precisions, threads)]
     picture = _noise(*size)
     candidates = [_prepared(case, picture, memory) for case in cases]
     runs: list[Callable[[], Any]] = [yardstick()]
@@ -191,7 +191,7 @@ def yardstick() -> Callable[[], Any]:
 
 
 def _plain_network(height: int, width: int) -> Any:
-    import openvino
+    from openvino import Model
     from openvino import opset13 as ops
 
     random = np.random.default_rng(0)
@@ -202,7 +202,8 @@ def _plain_network(height: int, width: int) -> Any:
         y = ops.convolution(y, ops.constant(weight), [1, 1], [1, 1], [1, 1], [1, 1])
         y = ops.add(y, ops.constant(random.normal(0, 0.01, (1, out, 1, 1)).astype(np.float32)))
         y = ops.relu(y) if index < len(widths) - 2 else y
-    return openvino.Model([ops.depth_to_space(y, "blocks_first", 4)], [x], "yardstick")
+    # The stubs of OpenVINO declare the constructor of another class.
+    return cast(Any, Model)([ops.depth_to_space(y, "blocks_first", 4)], [x], "yardstick")
 
 
 def _peak_mb(case: _Case, picture: Picture) -> float:

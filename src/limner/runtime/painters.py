@@ -36,7 +36,7 @@ class Upscaler:
         self._bundle, self._engine, self._threads = opened, engine, threads
         self._networks: dict[str, tiles.Network] = {}
         self._lock = threading.Lock()
-        self._precision = _precision(precision)
+        self._precision: bundle.Precision = _precision(precision)
         self._network(self._precision)
 
     @classmethod
