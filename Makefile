@@ -20,7 +20,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base
-	$(BIN)/limner upscale examples/street.jpg --out out/street-x4.png --overwrite
+	$(BIN)/limner upscale examples/strawberries.jpg --out out/strawberries-x4.png --overwrite
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import kit
 import pytest
 
-import kit
 from limner import bundle
 from limner.errors import LimnerError, UsageError
 

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "limner"
-TRAINING = (
-    "errors config recipes bundle resample images data text models evaluate train compress export".split()
-)
-SERVING = "errors config bundle resample images runtime server".split()
+TRAINING = ["errors", "config", "recipes", "bundle", "resample", "images", "data", "text", "models", "evaluate", "train", "compress", "export"]
+SERVING = ["errors", "config", "bundle", "resample", "images", "runtime", "server"]
 
 
 def imports(path: Path) -> set[str]:

@@ -51,7 +51,7 @@ class Manifest(_Frozen):
     task: Literal["upscale"]
     description: str = ""
     scale: int = Field(ge=1, le=8)
-    multiple: int = Field(1, ge=1, description="height and width of the input must be multiples of this")
+    multiple: int = Field(default=1, ge=1, description="height and width of the input must be multiples of this")
     radius: int = Field(ge=0, description="receptive field radius, input pixels")
     graphs: dict[Precision, Graph]
     license: str
@@ -150,7 +150,9 @@ def _verify(folder: Path, file: str, digest: str) -> None:
     if not path.is_file():
         raise LimnerError(f"{path}: missing; copy the whole bundle or pack it again.")
     if sha256(path) != digest:
-        raise LimnerError(f"{path}: sha256 differs from the manifest; the file is damaged or was changed, copy it again.")
+        raise LimnerError(
+            f"{path}: sha256 differs from the manifest; the file is damaged or was changed, copy it again."
+        )
 
 
 def write(folder: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:

@@ -20,12 +20,18 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which pictures a run learns from."""
 
-    licenses: tuple[str, ...] | None = Field(None, description="keep records whose licence contains one of these")
-    exclude_licenses: tuple[str, ...] = Field((), description="drop records whose licence contains one of these")
-    styles: tuple[str, ...] | None = Field(None, description="keep only these styles")
-    group_column: str = Field("group", description="records that share this value stay in one split")
-    validation_fraction: float = Field(0.02, ge=0, lt=1, description="share of groups held out when no split is given")
-    test_fraction: float = Field(0.0, ge=0, lt=1)
+    licenses: tuple[str, ...] | None = Field(
+        default=None, description="keep records whose licence contains one of these"
+    )
+    exclude_licenses: tuple[str, ...] = Field(
+        default=(), description="drop records whose licence contains one of these"
+    )
+    styles: tuple[str, ...] | None = Field(default=None, description="keep only these styles")
+    group_column: str = Field(default="group", description="records that share this value stay in one split")
+    validation_fraction: float = Field(
+        default=0.02, ge=0, lt=1, description="share of groups held out when no split is given"
+    )
+    test_fraction: float = Field(default=0.0, ge=0, lt=1)
     split_seed: int = 0
 
 
@@ -33,7 +39,7 @@ class DegradeConfig(Section):
     """How a low-resolution picture is made from a crop."""
 
     kind: Literal["bicubic", "decimate", "realworld"] = "bicubic"
-    second_round: bool = Field(True, description="realworld only: apply the second degradation round")
+    second_round: bool = Field(default=True, description="realworld only: apply the second degradation round")
 
 
 class UpscalerConfig(Section):
@@ -41,14 +47,16 @@ class UpscalerConfig(Section):
 
     scale: Literal[2, 3, 4] = 4
     kind: Kind = "separable"
-    width: int = Field(32, ge=1, le=512)
-    depth: int = Field(8, ge=1, le=128, description="number of blocks between head and tail")
+    width: int = Field(default=32, ge=1, le=512)
+    depth: int = Field(default=8, ge=1, le=128, description="number of blocks between head and tail")
     kernel: Literal[3, 5, 7] = 3
-    group_width: int = Field(16, ge=1, description="channels per group of the grouped kind")
-    unshuffle: Literal[1, 2, 4] = Field(1, description="the trunk works at 1/unshuffle of the input resolution")
-    branches: bool = Field(True, description="training-time branches that fold into one convolution")
-    levels: int = Field(2, ge=1, le=4, description="pictures the trunk answers for; all but the last are auxiliary")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    group_width: int = Field(default=16, ge=1, description="channels per group of the grouped kind")
+    unshuffle: Literal[1, 2, 4] = Field(default=1, description="the trunk works at 1/unshuffle of the input resolution")
+    branches: bool = Field(default=True, description="training-time branches that fold into one convolution")
+    levels: int = Field(
+        default=2, ge=1, le=4, description="pictures the trunk answers for; all but the last are auxiliary"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _possible(self) -> UpscalerConfig:
@@ -63,69 +71,75 @@ class LossConfig(Section):
     """L = sum_k alpha_k * L_k over the levels, plus the adversarial term when it is on."""
 
     pixel: Literal["l1", "charbonnier", "l2"] = "charbonnier"
-    alphas: tuple[float, ...] = Field((0.1, 1.0), description="weight of each level, coarse to fine")
-    fourier: float = Field(0.0, ge=0, description="weight of the L1 distance of the Fourier transforms")
-    l2_share: float = Field(0.15, ge=0, le=1, description="last share of the run that is trained on L2 alone")
-    distill: float = Field(0.0, ge=0, le=1, description="weight of the teacher's picture against the true one")
+    alphas: tuple[float, ...] = Field(default=(0.1, 1.0), description="weight of each level, coarse to fine")
+    fourier: float = Field(default=0.0, ge=0, description="weight of the L1 distance of the Fourier transforms")
+    l2_share: float = Field(default=0.15, ge=0, le=1, description="last share of the run that is trained on L2 alone")
+    distill: float = Field(default=0.0, ge=0, le=1, description="weight of the teacher's picture against the true one")
 
 
 class AdversarialConfig(Section):
     """The relativistic adversarial term (off by default)."""
 
-    weight: float = Field(0.0, ge=0)
-    gamma: float = Field(1.0, ge=0, description="weight of both zero-centred penalties, R1 and R2")
-    penalty_every: int = Field(4, ge=1, description="lazy regularization: penalties every n-th step, scaled by n")
-    width: int = Field(32, ge=4)
-    lr: float = Field(2e-4, gt=0)
-    start_share: float = Field(0.5, ge=0, lt=1, description="share of the run before the adversary joins")
+    weight: float = Field(default=0.0, ge=0)
+    gamma: float = Field(default=1.0, ge=0, description="weight of both zero-centred penalties, R1 and R2")
+    penalty_every: int = Field(
+        default=4, ge=1, description="lazy regularization: penalties every n-th step, scaled by n"
+    )
+    width: int = Field(default=32, ge=4)
+    lr: float = Field(default=2e-4, gt=0)
+    start_share: float = Field(default=0.5, ge=0, lt=1, description="share of the run before the adversary joins")
 
 
 class TrainConfig(Section):
     """The loop. Progress is counted in images (crops) seen."""
 
-    images: int = Field(800_000, ge=1, description="crops to learn from, in all")
-    batch: int = Field(16, ge=1, description="global batch, over all processes")
-    crop: int = Field(48, ge=8, description="side of the low-resolution crop, pixels")
-    multiscale: bool = Field(False, description="draw the crop from a picture shrunk by 1, 0.75 or 0.5")
-    lr: float = Field(2e-3, gt=0)
-    lr_final: float = Field(1e-6, ge=0)
-    warmup: int = Field(3200, ge=0, description="images of linear warm-up")
-    beta2: float = Field(0.99, gt=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, ge=0, description="gradient norm limit; 0 turns it off")
-    ema: float = Field(0.999, ge=0, lt=1, description="per step; warmed up as (1+t)/(10+t)")
+    images: int = Field(default=800_000, ge=1, description="crops to learn from, in all")
+    batch: int = Field(default=16, ge=1, description="global batch, over all processes")
+    crop: int = Field(default=48, ge=8, description="side of the low-resolution crop, pixels")
+    multiscale: bool = Field(default=False, description="draw the crop from a picture shrunk by 1, 0.75 or 0.5")
+    lr: float = Field(default=2e-3, gt=0)
+    lr_final: float = Field(default=1e-6, ge=0)
+    warmup: int = Field(default=3200, ge=0, description="images of linear warm-up")
+    beta2: float = Field(default=0.99, gt=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, ge=0, description="gradient norm limit; 0 turns it off")
+    ema: float = Field(default=0.999, ge=0, lt=1, description="per step; warmed up as (1+t)/(10+t)")
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = True
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = Field(1, ge=1)
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
-    checkpoint_every: int = Field(40_000, ge=1, description="images between checkpoints")
-    sample_every: int = Field(200_000, ge=1, description="images between sample sheets and validation")
-    log_every: int = Field(3_200, ge=1, description="images between lines of stats.jsonl")
-    init: str | None = Field(None, description="run folder whose EMA weights start this run")
-    teacher: str | None = Field(None, description="run folder of a larger network to distill from")
+    devices: int = Field(default=1, ge=1)
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0 leaves torch's default")
+    checkpoint_every: int = Field(default=40_000, ge=1, description="images between checkpoints")
+    sample_every: int = Field(default=200_000, ge=1, description="images between sample sheets and validation")
+    log_every: int = Field(default=3_200, ge=1, description="images between lines of stats.jsonl")
+    init: str | None = Field(default=None, description="run folder whose EMA weights start this run")
+    teacher: str | None = Field(default=None, description="run folder of a larger network to distill from")
 
 
 class QuantizeConfig(Section):
     """Integer arithmetic. 7-bit weights never overflow the 16-bit sums of CPUs without VNNI."""
 
-    weight_bits: int = Field(7, ge=2, le=8)
-    activation_bits: int = Field(8, ge=2, le=8)
+    weight_bits: int = Field(default=7, ge=2, le=8)
+    activation_bits: int = Field(default=8, ge=2, le=8)
     per_channel: bool = True
-    calibration_crops: int = Field(64, ge=1)
+    calibration_crops: int = Field(default=64, ge=1)
     calibration: Literal["minmax", "mse"] = "mse"
-    images: int = Field(0, ge=0, description="crops of quantization-aware training; 0 = post-training only")
-    lr: float = Field(2e-4, gt=0)
+    images: int = Field(default=0, ge=0, description="crops of quantization-aware training; 0 = post-training only")
+    lr: float = Field(default=2e-4, gt=0)
 
 
 class PackConfig(Section):
     """The gate a bundle must pass."""
 
-    tolerance: float = Field(2e-4, gt=0, description="largest |float graph - torch|, pictures in 0..1")
-    int8_tolerance: float = Field(1.5, gt=0, description="largest mean |int8 engine - fake-quantized torch|, in LSB")
-    max_drop: float = Field(0.08, gt=0, description="dB of Y-PSNR that int8 may cost against float")
-    min_gain: float = Field(0.0, description="dB over bicubic that the int8 graph must reach on the evaluation set")
+    tolerance: float = Field(default=2e-4, gt=0, description="largest |float graph - torch|, pictures in 0..1")
+    int8_tolerance: float = Field(
+        default=1.5, gt=0, description="largest mean |int8 engine - fake-quantized torch|, in LSB"
+    )
+    max_drop: float = Field(default=0.08, gt=0, description="dB of Y-PSNR that int8 may cost against float")
+    min_gain: float = Field(
+        default=0.0, description="dB over bicubic that the int8 graph must reach on the evaluation set"
+    )
 
 
 class RunConfig(Section):
@@ -147,7 +161,9 @@ class RunConfig(Section):
         if len(self.loss.alphas) != self.model.levels:
             raise ValueError(f"loss.alphas has {len(self.loss.alphas)} weights for model.levels={self.model.levels}")
         if self.train.crop % self.model.unshuffle:
-            raise ValueError(f"train.crop={self.train.crop} is not a multiple of model.unshuffle={self.model.unshuffle}")
+            raise ValueError(
+                f"train.crop={self.train.crop} is not a multiple of model.unshuffle={self.model.unshuffle}"
+            )
         return self
 
 

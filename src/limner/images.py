@@ -8,6 +8,7 @@ Every function may be called from several threads at once.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import secrets
@@ -122,6 +123,8 @@ def _vips() -> ModuleType:
     if chosen is None:
         os.environ.pop("VIPS_CONCURRENCY", None)
     pyvips.cache_set_max(0)
+    # Faults are raised as sentences; the warnings behind them stay off stderr unless the caller sets up logging.
+    logging.getLogger("pyvips").addHandler(logging.NullHandler())
     return pyvips
 
 
@@ -224,7 +227,7 @@ def _load(name: str, file: BinaryIO, source: Source) -> Any:
     if loader is None:
         raise LimnerError(f"{name}: is not a {_READS} picture; convert it to one of them.")
     origin = vips.Source.new_from_memory(source) if isinstance(source, bytes) else _reopened(file)
-    # A JPEG file with a hole decodes to half a picture with only a warning; other formats warn of harmless things.
+    # A JPEG file that ends early decodes to half a picture with only a warning; other formats warn of harmless things.
     fail_on = "warning" if loader == "jpegload" else "error"
     return getattr(vips.Image, f"{loader}_source")(origin, access="sequential", fail_on=fail_on)
 
@@ -284,7 +287,7 @@ def _check_frames(name: str, file: BinaryIO, image: Any) -> None:
         raise _animated(name, pages)
 
 
-def _animated(name: str, frames: int) -> LimnerError:
+def _animated(name: str, frames: int | str) -> LimnerError:
     return LimnerError(f"{name}: holds {frames} frames or pages, and video is not supported yet; extract them first.")
 
 
@@ -301,13 +304,16 @@ def _apng_frames(file: BinaryIO) -> int:
     return 1
 
 
-def _avif_frames(file: BinaryIO) -> int:
-    """libvips does not open AVIF sequences; Pillow counts their frames."""
+def _avif_frames(file: BinaryIO) -> int | str:
+    """libvips does not open AVIF sequences; Pillow counts their frames, where it can read them."""
     from PIL import Image
 
     file.seek(0)
-    with Image.open(file, formats=("AVIF",)) as sequence:
-        return getattr(sequence, "n_frames", 1)
+    try:
+        with Image.open(file, formats=("AVIF",)) as sequence:
+            return getattr(sequence, "n_frames", 1)
+    except (OSError, Image.DecompressionBombError):
+        return "several"
 
 
 def _tiff_pages(name: str, file: BinaryIO) -> int:

@@ -4,6 +4,8 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -151,7 +153,13 @@ def test_sibling_manifest(tmp_path: Path, prefix: str) -> None:
     fill(tmp_path, files | {"sr/train/z.jpg": png()})
     alone, tree = open_records(tmp_path / "sr/train", CONFIG), open_records(tmp_path / "sr", CONFIG)
     x, y, z = alone
-    assert (x.name, x.group, x.license, x.source, x.extra["crop"]) == ("x_0.jpg", "a/b/p/x.jpg", "CC0-1.0", "a/b", [0, 1])
+    assert (x.name, x.group, x.license, x.source, x.extra["crop"]) == (
+        "x_0.jpg",
+        "a/b/p/x.jpg",
+        "CC0-1.0",
+        "a/b",
+        [0, 1],
+    )
     assert (y.group, y.license, z.license) == (f"{prefix}/y", "MIT", "")
     assert [r.license for r in tree] == ["CC0-1.0", "MIT", ""]
     assert [r.split for r in tree] == ["train"] * 3
@@ -235,14 +243,15 @@ def test_hashed_splits_have_their_shares_and_stay_put() -> None:
 def test_hashed_split_is_the_same_on_every_machine() -> None:
     config = DataConfig(validation_fraction=0.5)
     drawn = "".join(split_of(record(group=f"g{i}"), config)[0] for i in range(16))
-    assert drawn == GOLDEN_DRAW
-
-
-GOLDEN_DRAW = "?"
+    assert drawn == "ttvvvvtvtttvvtvv"
 
 
 def test_given_split_wins_and_groups_stay_together(tmp_path: Path) -> None:
-    fill(tmp_path, {f"test/p{i}_0.png": png() for i in range(9)} | {f"q{i:03}_{k}.png": png() for i in range(40) for k in range(3)})
+    fill(
+        tmp_path,
+        {f"test/p{i}_0.png": png() for i in range(9)}
+        | {f"q{i:03}_{k}.png": png() for i in range(40) for k in range(3)},
+    )
     config = DataConfig(validation_fraction=0.5)
     train, test = load_split(tmp_path, "train", config), load_split(tmp_path, "test", config)
     validation = load_split(tmp_path, "validation", config)
@@ -255,7 +264,7 @@ def test_load_split_says_what_left_nothing(tmp_path: Path) -> None:
     fill(tmp_path, {"a.png": png()})
     with pytest.raises(LimnerError, match=r"the test split is empty \(1 pictures in all\): raise data.test_fraction"):
         load_split(tmp_path, "test", CONFIG)
-    with pytest.raises(LimnerError, match="no picture passes data.licenses.*it has: none"):
+    with pytest.raises(LimnerError, match=r"no picture passes data\.licenses.*it has: none"):
         load_split(tmp_path, "train", DataConfig(licenses=("MIT",)))
     with pytest.raises(UsageError, match="add up to 1"):
         load_split(tmp_path, "train", DataConfig(validation_fraction=0.5, test_fraction=0.5))
@@ -265,14 +274,14 @@ def test_load_split_says_what_left_nothing(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ({"notes.txt": "hello"}, "no pictures there"),
-        ({"metadata.jsonl": lines({"file_name": "x.png"}, {"file_name": "y.png"})}, r"2 of 2 .*missing files, first 'x.png'"),
+        ({"metadata.jsonl": lines({"file_name": "x.png"}, {"file_name": "y.png"})}, r"2 of 2 .*first 'x.png'"),
         ({"metadata.jsonl": lines({"file_name": "../a.png"}), "a.png": b""}, r"1 of 1 .*first '../a.png'"),
         ({"metadata.jsonl": '{"file_name": "a.png"}\n{"file_name"', "a.png": b""}, r"metadata.jsonl, line 2: not JSON"),
         ({"metadata.jsonl": "[1]", "a.png": b""}, "line 1: not a JSON object"),
         ({"metadata.jsonl": lines({"text": "hi"}), "a.png": b""}, "line 1: no column 'file_name'"),
         ({"metadata.csv": "name,text\na.png,hi\n", "a.png": b""}, "line 2: no column 'file_name'"),
         ({"metadata.csv": "file_name,text\na.png,red, round\n", "a.png": b""}, "line 2: more fields than columns"),
-        ({"metadata.jsonl": lines({"file_name": "a.png"}, {"file_name": "./a.png"}), "a.png": b""}, "'a.png' occurs twice"),
+        ({"metadata.jsonl": lines({"file_name": "a.png"}, {"file_name": "./a.png"}), "a.png": b""}, "occurs twice"),
         ({"metadata.jsonl": b"\xff\xfe", "a.png": b""}, "not UTF-8"),
         ({"sub.manifest.jsonl": lines({"path": "a.png"}), "sub/a.png": b""}, "line 1: no column 'file'"),
         ({"a.zip": b"PK nonsense"}, "a.zip: damaged or not an archive"),
@@ -297,7 +306,7 @@ def test_damage_inside_archives(tmp_path: Path) -> None:
     shutil.copy(whole, tmp_path / "cut.tar")
     with (tmp_path / "cut.tar").open("r+b") as file:
         file.truncate(2000)
-    with pytest.raises(LimnerError, match="cut.tar: damaged"):
+    with pytest.raises(LimnerError, match=r"cut\.tar: damaged"):
         open_records(tmp_path / "cut.tar", CONFIG)
     path = pack(tmp_path / "a.zip", {"a.png": png()})
     data = bytearray(path.read_bytes())
@@ -305,3 +314,8 @@ def test_damage_inside_archives(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(LimnerError, match=r"a.png cannot be read"):
         open_records(path, CONFIG)[0].read()
+
+
+def test_data_can_be_read_and_checked_without_torch() -> None:
+    code = "import sys, limner.data.check, limner.data.records, limner.data.shards; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

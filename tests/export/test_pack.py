@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from training_kit import tiny
 
 import limner
 from limner import bundle
@@ -13,8 +14,6 @@ from limner.errors import LimnerError
 from limner.export.pack import pack
 from limner.export.parity import torch_painter
 from limner.train.loop import train
-
-from training_kit import tiny
 
 
 @pytest.fixture(scope="module")

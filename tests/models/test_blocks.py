@@ -58,7 +58,9 @@ def test_kinds_share_an_interface(kind: str) -> None:
 
 
 def test_separable_is_smaller_than_grouped_than_dense() -> None:
-    sizes = [sum(p.numel() for p in block(k, 64, 3, branches=False).parameters()) for k in ("separable", "grouped", "dense")]
+    sizes = [
+        sum(p.numel() for p in block(k, 64, 3, branches=False).parameters()) for k in ("separable", "grouped", "dense")
+    ]
     assert sizes[0] < sizes[1] < sizes[2]
 
 

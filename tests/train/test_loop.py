@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_kit import tiny
 
 from limner.config import RunConfig
 from limner.errors import LimnerError
 from limner.train import checkpoint
 from limner.train.loop import learning_rate, load_run, train
 
-from training_kit import tiny
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     found = checkpoint.load(run)
@@ -130,7 +130,9 @@ def test_a_teacher_pulls_the_student(pictures: Path, tmp_path: Path) -> None:
     taught = tiny(train={"teacher": str(tmp_path / "teacher")}, loss={"distill": 1.0})
     train(plain, pictures, tmp_path / "plain")
     train(taught, pictures, tmp_path / "taught")
-    assert not torch.equal(weights(tmp_path / "plain")["ema.tail.weight"], weights(tmp_path / "taught")["ema.tail.weight"])
+    assert not torch.equal(
+        weights(tmp_path / "plain")["ema.tail.weight"], weights(tmp_path / "taught")["ema.tail.weight"]
+    )
 
 
 def test_schedule_warms_up_and_ends_at_the_end() -> None:

@@ -69,7 +69,9 @@ class QuantConv2d(nn.Module):
 
 def _least_error(seen: Tensor, peak: Tensor, low: int, high: int) -> Tensor:
     scales = CLIPS.to(seen) * peak
-    errors = [(torch.fake_quantize_per_tensor_affine(seen, float(s), 0, low, high) - seen).square().mean() for s in scales]
+    errors = [
+        (torch.fake_quantize_per_tensor_affine(seen, float(s), 0, low, high) - seen).square().mean() for s in scales
+    ]
     return scales[int(torch.stack(errors).argmin())]
 
 

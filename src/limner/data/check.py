@@ -96,11 +96,12 @@ class Report(_Part):
     @property
     def fault(self) -> str | None:
         """One sentence when pictures leak, else None."""
-        if not self.leaks and not self.crossings:
+        leaks = [f"{_many(len(self.leaks), 'held-out picture')} also elsewhere"] if self.leaks else []
+        crossings = [f"{_many(len(self.crossings), 'group')} in several splits"] if self.crossings else []
+        if not leaks + crossings:
             return None
         return (
-            f"{self.path}: {_many(len(self.leaks), 'held-out picture')} also elsewhere and "
-            f"{_many(len(self.crossings), 'group')} in several splits; give such pictures one group, or remove them."
+            f"{self.path}: {' and '.join(leaks + crossings)}; give such pictures one group and split, or remove them."
         )
 
 

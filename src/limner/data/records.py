@@ -17,14 +17,15 @@ import csv
 import hashlib
 import io
 import json
+import os
 import posixpath
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -34,7 +35,7 @@ from limner.errors import LimnerError, UsageError
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-_SUFFIXES = frozenset(
+PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"}
 )
 _METADATA = ("metadata.jsonl", "metadata.csv")
@@ -73,7 +74,7 @@ class Record:
     read: Callable[[], bytes] = field(compare=False, repr=False)
 
 
-def open_records(path: str | PathLike[str], config: DataConfig) -> list[Record]:
+def open_records(path: str | os.PathLike[str], config: DataConfig) -> list[Record]:
     """Every picture below `path`, sorted by name, before any filter.
 
     Raises LimnerError: no such path, no pictures, a damaged archive, or metadata at fault (the line is named).
@@ -125,7 +126,7 @@ def split_of(record: Record, config: DataConfig) -> Split:
     return "validation" if draw >= 1 - config.validation_fraction else "train"
 
 
-def load_split(path: str | PathLike[str], split: Split, config: DataConfig) -> list[Record]:
+def load_split(path: str | os.PathLike[str], split: Split, config: DataConfig) -> list[Record]:
     """Open, filter and split. Raises LimnerError when nothing is left, saying which step left nothing."""
     records = open_records(path, config)
     kept = select(records, config)
@@ -213,9 +214,6 @@ def _open_zip(path: Path, stamp: int, process: int) -> zipfile.ZipFile:
 
 
 def _read_zip(path: Path, stamp: int, name: str) -> bytes:
-    import os
-    import zlib
-
     try:
         return _open_zip(path, stamp, os.getpid()).read(name)
     except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, OSError) as error:
@@ -239,15 +237,12 @@ def _read_range(path: Path, offset: int, size: int) -> bytes:
 
 
 def _records(container: _Container, config: DataConfig) -> list[Record]:
-    rows = _rows(container)
-    names = {name for name in container.members if is_picture(name)} | set(rows)
-    empty = _Row({})
-    return [_record(container, name, rows.get(name, empty), config) for name in sorted(names)]
+    return [_record(container, name, row, config) for name, row in _rows(container).items()]
 
 
 def is_picture(name: str) -> bool:
     """Whether the file name ends as a picture's does."""
-    return PurePosixPath(name).suffix.lower() in _SUFFIXES
+    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
 
 
 def _record(container: _Container, name: str, row: _Row, config: DataConfig) -> Record:
@@ -296,13 +291,15 @@ def _split_name(part: str) -> Split | None:
 
 
 def _rows(container: _Container) -> dict[str, _Row]:
-    """Columns by member name: of a shard, of metadata files, of manifests, or (plain pictures) none but the group."""
+    """Every picture, with its columns from the shard, metadata files or manifests; plain ones have a group at most."""
     if container.path.suffix.lower() == ".tar" and container.path.is_file():
         return _shard_rows(container)
     tables = [name for name in container.members if posixpath.basename(name) in _METADATA]
+    pictures = [name for name in container.members if is_picture(name)]
     if tables:
-        return _joined((_table_rows(container, table) for table in tables), container)
-    plain = {name: _Row({}, photo(container.prefix + name)) for name in container.members if is_picture(name)}
+        listed = _joined((_table_rows(container, table) for table in tables), container)
+        return {name: _Row({}) for name in pictures} | listed
+    plain = {name: _Row({}, photo(container.prefix + name)) for name in pictures}
     return plain | _joined((_manifest_rows(*manifest) for manifest in _manifests(container)), container)
 
 
@@ -409,15 +406,13 @@ def _shard_rows(container: _Container) -> dict[str, _Row]:
         if suffix in _SIDECARS:
             sidecars.setdefault(key, {})[suffix] = read
     rows = {}
-    for name in filter(_is_sample, container.members):
-        key, _ = shard_key(name)
-        files = {suffix: read() for suffix, read in sidecars.get(key, {}).items()}
+    for name in container.members:
+        key, suffix = shard_key(name)
+        if f".{suffix}" not in PICTURE_SUFFIXES:
+            continue
+        files = {kind: read() for kind, read in sidecars.get(key, {}).items()}
         rows[name] = _Row(sidecar_columns(files, f"{container.path}/{key}"))
     return rows
-
-
-def _is_sample(name: str) -> bool:
-    return is_picture(f"x.{shard_key(name)[1]}")
 
 
 def shard_key(name: str) -> tuple[str, str]:

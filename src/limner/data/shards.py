@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from limner.config import DataConfig
-from limner.data.records import Record, Split, from_columns, is_picture, passes, sidecar_columns, split_of
+from limner.data.records import PICTURE_SUFFIXES, Record, Split, from_columns, passes, sidecar_columns, split_of
 from limner.errors import LimnerError, UsageError
 
 
@@ -98,7 +98,7 @@ def _pictures(shard: str, sample: Mapping[str, Any], config: DataConfig) -> Iter
     sidecars = {suffix: sample[suffix] for suffix in ("json", "txt") if suffix in sample}
     columns = sidecar_columns(sidecars, f"{shard}/{key}")
     for suffix, data in sample.items():
-        if is_picture(f"x.{suffix}"):
+        if f".{suffix}" in PICTURE_SUFFIXES:
             name = f"{PurePosixPath(shard).name}/{key}.{suffix}"
             yield from_columns(name, columns, config.group_column, partial(bytes, data))
 

@@ -54,15 +54,24 @@ class _Writer:
         )
 
     def _integer(self, x: str, conv: QuantConv2d, weight: NDArray[np.float32]) -> tuple[str, str, str]:
+        assert conv.bias is not None
         scale, step = np.float32(conv.input_scale.item()), _numpy(conv.weight_scale())
         integers = np.rint(weight / step[:, None, None, None]).clip(-conv.weight_peak, conv.weight_peak)
         zeros = np.zeros(len(step), np.int8)
         weight_name = self.node(
-            "DequantizeLinear", self.constant(integers.astype(np.int8)), self.constant(step), self.constant(zeros), axis=0
+            "DequantizeLinear",
+            self.constant(integers.astype(np.int8)),
+            self.constant(step),
+            self.constant(zeros),
+            axis=0,
         )
         bias = np.rint(_numpy(conv.bias).astype(np.float64) / (scale * step)).astype(np.int32)
         bias_name = self.node(
-            "DequantizeLinear", self.constant(bias), self.constant(scale * step), self.constant(zeros.astype(np.int32)), axis=0
+            "DequantizeLinear",
+            self.constant(bias),
+            self.constant(scale * step),
+            self.constant(zeros.astype(np.int32)),
+            axis=0,
         )
         return self.grid(x, scale, conv.input_range()), weight_name, bias_name
 
@@ -137,7 +146,9 @@ def _model(w: _Writer, name: str, scale: int, dtype: int) -> onnx.ModelProto:
     x = helper.make_tensor_value_info("x", dtype, [1, "height", "width", 3])
     y = helper.make_tensor_value_info("y", dtype, [1, f"height*{scale}", f"width*{scale}", 3])
     graph = helper.make_graph(w.nodes, name, [x], [y], w.constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="limner")
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="limner"
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 

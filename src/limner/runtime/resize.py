@@ -28,9 +28,9 @@ def bicubic(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 def blend_bicubic(painted: NDArray[Any], image: NDArray[Any], strength: float) -> None:
     """In place: painted = (1 - strength) * bicubic(image) + strength * painted."""
     height, width = painted.shape[:2]
-    for rows, plain in _resized_bands(image, height, width, "bicubic"):
-        blended = plain + strength * (painted[rows] - plain)
-        painted[rows] = _rounded(blended, painted.dtype)
+    for rows, band in _resized_bands(image, height, width, "bicubic"):
+        plain = band.clip(0, np.iinfo(painted.dtype).max)
+        painted[rows] = _rounded(plain + strength * (painted[rows] - plain), painted.dtype)
 
 
 def lanczos(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -51,8 +51,10 @@ def _reduced(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     memory = np.ascontiguousarray(image).data
     source = pyvips.Image.new_from_memory(memory, image.shape[1], image.shape[0], channels, kind)
     try:
-        small = source.resize(width / image.shape[1], vscale=height / image.shape[0], kernel="lanczos3", gap=0)
-        data = small.write_to_memory()
+        # On ushort libvips uses weights in fixed point that do not sum to 1: white would lose 112 of 65535.
+        wide = source if kind == "uchar" else source.cast("float")
+        small = wide.resize(width / image.shape[1], vscale=height / image.shape[0], kernel="lanczos3", gap=0)
+        data = (small if kind == "uchar" else small.rint().cast(kind)).write_to_memory()
     except pyvips.Error as error:
         raise LimnerError(f"cannot resample to {width} x {height} ({error.detail.strip()}); ask for less.") from error
     return np.frombuffer(data, image.dtype).reshape(height, width, *image.shape[2:])

@@ -68,12 +68,13 @@ def plan(height: int, width: int, radius: int, multiple: int, side: int | None =
 def _cover(size: int, radius: int, multiple: int, limit: int) -> tuple[int, tuple[Span, ...]]:
     padded, margin = _round_up(size, multiple), _round_up(radius, multiple)
     step = math.lcm(SIDE_STEP, multiple)
-    limit = max(limit, 2 * margin + step)
+    limit = max(limit // step, (2 * margin) // step + 1) * step
     if padded <= limit:
         return padded, (Span(0, 0, size),)
     count = math.ceil((padded - 2 * margin) / (limit - 2 * margin))
     # Tiles of equal share, in steps, so that pictures of similar size share a compiled shape.
     side = min(_round_up(math.ceil((padded + 2 * margin * (count - 1)) / count), step), padded)
+    count = math.ceil((padded - 2 * margin) / (side - 2 * margin))
     starts = [min(index * (side - 2 * margin), padded - side) for index in range(count)]
     edges = [0, *(start + side - margin for start in starts[:-1]), size]
     return side, tuple(Span(start, edges[i], edges[i + 1]) for i, start in enumerate(starts))

@@ -82,4 +82,6 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], source: str) -> 
         module.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise LimnerError(f"{source}: weights do not fit this network ({reason}); use the same model settings.") from None
+        raise LimnerError(
+            f"{source}: weights do not fit this network ({reason}); use the same model settings."
+        ) from None

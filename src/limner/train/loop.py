@@ -140,7 +140,9 @@ class Learner:
 
     def _add_critic(self) -> None:
         critic = DISCRIMINATORS[self.config.task](self.config.adversarial.width)
-        optimizer = torch.optim.AdamW(critic.parameters(), self.config.adversarial.lr, betas=(0.0, 0.99), weight_decay=0)
+        optimizer = torch.optim.AdamW(
+            critic.parameters(), self.config.adversarial.lr, betas=(0.0, 0.99), weight_decay=0
+        )
         self.raw_critic = critic
         self.critic, self.critic_optimizer = self.fabric.setup(critic, optimizer)
 

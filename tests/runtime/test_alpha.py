@@ -1,0 +1,62 @@
+"""Colours grow into transparency, alpha never overshoots."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from kit import photo
+
+from limner.runtime import alpha as transparency
+
+
+def disc(height: int, width: int, radius: float) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return ((y - height / 2) ** 2 + (x - width / 2) ** 2 < radius**2).astype(np.uint8) * 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_visible_pixels_stay_and_hidden_colour_goes(dtype: type) -> None:
+    alpha = disc(120, 140, 30)
+    pixels = np.where(alpha[..., None] > 0, [200, 30, 60], [0, 255, 0]).astype(dtype)
+    grown = transparency.bleed(pixels, alpha)
+    assert (grown[alpha > 0] == [200, 30, 60]).all()
+    near = (disc(120, 140, 50) > 0) & (alpha == 0)
+    assert (grown[near] == [200, 30, 60]).all()
+    assert grown.dtype == dtype and (grown[..., 1] < 255).all()
+
+
+def test_the_nearest_colour_wins() -> None:
+    alpha = np.zeros((20, 40), np.uint8)
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    alpha[:, :5] = alpha[:, -5:] = 255
+    pixels[:, :5], pixels[:, -5:] = 240, 10
+    grown = transparency.bleed(pixels, alpha)
+    assert (grown[:, 5:10] == 240).all() and (grown[:, -10:-5] == 10).all()
+
+
+def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    pixels, alpha = photo(200, 60), (random.random((200, 60)) > 0.995).astype(np.uint8)
+    whole = transparency.bleed(pixels, alpha)
+    monkeypatch.setattr(transparency, "_BAND_ROWS", 32)
+    assert (transparency.bleed(pixels, alpha) == whole).all()
+    assert whole.any(2).mean() > 0.9
+
+
+def test_window_sums_survive_wrap_around() -> None:
+    plane = np.full((300, 400), 65535, np.uint16)
+    total = transparency._window_sum(plane, 40)
+    assert total[150, 200] == 81**2 * 65535
+    assert total[0, 0] == 41**2 * 65535
+    assert int(plane.sum(dtype=np.uint64)) > 2**32
+
+
+def test_bound_clips_to_the_neighbourhood() -> None:
+    alpha = disc(30, 40, 9)
+    painted = photo(90, 120)[..., 0].copy()
+    transparency.bound(painted, alpha)
+    inside = disc(30, 40, 6).repeat(3, 0).repeat(3, 1) > 0
+    outside = disc(30, 40, 12).repeat(3, 0).repeat(3, 1) == 0
+    edge = ~inside & ~outside
+    assert (painted[inside] == 255).all() and (painted[outside] == 0).all()
+    assert len(np.unique(painted[edge])) > 50
