@@ -41,7 +41,7 @@ def test_values_are_checked_and_typed() -> None:
 def test_sections_must_agree() -> None:
     with pytest.raises(UsageError, match=r"loss\.alphas"):
         override(photo_x4(), ["model.levels=3"])
-    with pytest.raises(UsageError, match="multiple of model.unshuffle"):
+    with pytest.raises(UsageError, match=r"multiple of model\.unshuffle"):
         override(photo_x4(), ["model.unshuffle=2", "train.crop=47"])
 
 

@@ -10,8 +10,21 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "limner"
-TRAINING = ["errors", "config", "recipes", "bundle", "resample", "images", "data", "text", "models", "evaluate", "train", "compress", "export"]
-SERVING = ["errors", "config", "bundle", "resample", "images", "runtime", "server"]
+SHARED = ["errors", "config", "bundle", "resample", "exif_tags", "images"]
+TRAINING = [
+    "errors",
+    "config",
+    "recipes",
+    *SHARED[2:],
+    "data",
+    "text",
+    "models",
+    "evaluate",
+    "train",
+    "compress",
+    "export",
+]
+SERVING = [*SHARED, "runtime", "server"]
 
 
 def imports(path: Path) -> set[str]:

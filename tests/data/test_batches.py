@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from limner.config import DegradeConfig, TrainConfig
-from limner.data.batches import MARGIN, CropSampler
+from limner.data.batches import MARGIN, CropSampler, decode_all
 from limner.data.degrade import degrade, shrink
+from limner.data.records import from_columns
 from limner.errors import LimnerError
 from limner.resample import resize, resize_uint8
 
@@ -83,7 +87,20 @@ def test_torch_and_numpy_agree(kind: str) -> None:
 def test_realworld_is_deterministic_and_worse() -> None:
     high = torch.from_numpy(np.stack(pictures(2, 64)).transpose(0, 3, 1, 2).copy()).float() / 255
     config = DegradeConfig(kind="realworld")
-    first, second = (degrade(high, 4, config, np.random.default_rng(5)) for _ in range(2))
+    first, second = (degrade(high, 4, config, [np.random.default_rng(i) for i in range(2)]) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == (2, 3, 16, 16)
     assert not torch.allclose(first, shrink(high, 4), atol=0.02)
+
+
+def test_realworld_batches_do_not_depend_on_the_number_of_processes() -> None:
+    plan = TrainConfig(batch=4, crop=16)
+    one = CropSampler(pictures(), 2, plan, DegradeConfig(kind="realworld"))
+    assert torch.equal(one.batch(3, 1, 2).low, one.batch(3).low[1::2])
+
+
+def test_transparent_pictures_are_seen_on_white() -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(file, "PNG")
+    record = from_columns("clear.png", {}, "group", file.getvalue)
+    assert decode_all([record])[0].min() == 255

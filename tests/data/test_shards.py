@@ -121,7 +121,7 @@ def test_expand_takes_lists_and_braces() -> None:
     ("url", "message"),
     [
         ("nowhere.tar", "nowhere.tar: cannot be read as a shard .no such file"),
-        ("pipe:exit 3", "the command that fetches it failed"),
+        ("pipe:exit 3", "pipe:exit 3: cannot be read as a shard"),
         ("nothing://x.tar", "no gopen handler"),
     ],
 )

@@ -29,14 +29,17 @@ class Batch(NamedTuple):
 
 
 def decode_all(records: Sequence[Record]) -> list[np.ndarray]:
-    """Decode records to (H, W, 3) uint8 RGB. Raises LimnerError that names an unreadable record."""
+    """Decode records to (H, W, 3) uint8 RGB, on white where transparent. Raises LimnerError that names an unreadable record."""
     return [_decode(record) for record in records]
 
 
 def _decode(record: Record) -> np.ndarray:
     try:
-        return np.asarray(Image.open(io.BytesIO(record.read())).convert("RGB"))
-    except OSError as error:
+        image = Image.open(io.BytesIO(record.read()))
+        if image.has_transparency_data:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise LimnerError(
             f"{record.name}: cannot be decoded ({error}); remove it or run `limner data check`."
         ) from None
@@ -76,7 +79,7 @@ class CropSampler:
         where, turns = draws.random((self.train.batch, 2)), draws.integers(0, 8, self.train.batch)
         mine = range(rank, self.train.batch, world)
         crops = torch.stack([self._crop(which[i], where[i], turns[i]) for i in mine]).float().div_(255)
-        noise = np.random.default_rng([self.train.seed, step, rank])
+        noise = [np.random.default_rng([self.train.seed, step, i]) for i in mine]
         low = degrade(crops, self.scale, self.degrade_config, noise)
         inner, outer = MARGIN, MARGIN * self.scale
         return Batch(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 4 * width]
         self.enter = nn.Conv2d(channels, width, 3, padding=1)
-        self.downs = nn.Sequential(*(_Down(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.downs = nn.Sequential(*(_Down(a, b) for a, b in pairwise(widths)))
         self.leave = nn.Conv2d(widths[-1], 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def train(config: RunConfig, data: Path, out: Path) -> None:
 
 def launch(config: TrainConfig) -> Fabric:
     """A Fabric for this process: plain, or DDP when torchrun started several."""
-    world, local = int(os.environ.get("WORLD_SIZE", config.devices)), int(os.environ.get("LOCAL_WORLD_SIZE", 0))
+    world, local = int(os.environ.get("WORLD_SIZE") or config.devices), int(os.environ.get("LOCAL_WORLD_SIZE") or 0)
     if config.batch % world:
         raise LimnerError(f"train.batch={config.batch} cannot be shared by {world} processes: use a multiple.")
     if config.threads:

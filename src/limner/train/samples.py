@@ -34,8 +34,7 @@ def held_out(pictures: Sequence[NDArray[np.uint8]], model: UpscalerConfig, confi
     """Centre crops of validation pictures, degraded with a fixed seed."""
     step = model.scale * model.unshuffle
     high = [_centre(picture, step) for picture in pictures if min(picture.shape[:2]) >= step]
-    rng = np.random.default_rng(0)
-    low = [to_uint8(degrade(_tensor(crop), model.scale, config, rng)) for crop in high]
+    low = [to_uint8(degrade(_tensor(crop), model.scale, config, [np.random.default_rng(0)])) for crop in high]
     return HeldOut(low, high, model.scale)
 
 

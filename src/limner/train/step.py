@@ -1,6 +1,6 @@
 """The adversarial step: networks and tensors in, losses out. The loop owns optimizers, averaging and logging.
 
-Relativistic pairing (Jolicoeur-Martineau 2019) with both zero-centred penalties, as in R3GAN (Huang et al. 2024, eq. 2-4):
+Relativistic pairing (Jolicoeur-Martineau 2019) with both zero-centred penalties (Huang et al. 2024, eq. 2-4):
     L_G = E softplus(-(D(G(z)) - D(x)))
     L_D = E softplus(-(D(x) - D(G(z)))) + gamma / 2 * (E |grad D(x)|^2 + E |grad D(G(z))|^2)
 """
