@@ -19,7 +19,11 @@ from limner.train.loop import train
 @pytest.fixture(scope="module")
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    config = tiny(train={"images": 1600, "lr": 3e-3, "warmup": 40, "checkpoint_every": 800}, quantize={"images": 0})
+    config = tiny(
+        train={"images": 1600, "lr": 3e-3, "warmup": 40, "checkpoint_every": 800},
+        quantize={"images": 0},
+        pack={"max_drop": 50, "min_gain": -50},
+    )
     train(config, pictures, folder)
     return folder
 
@@ -39,7 +43,7 @@ def test_packed_bundle_carries_its_record_and_paints(run: Path, pictures: Path, 
 
 
 def test_quantization_aware_training_resumes_and_is_packed(run: Path, pictures: Path, tmp_path: Path) -> None:
-    knobs = ["quantize.images=80", "quantize.weight_bits=3", "pack.max_drop=50"]
+    knobs = ["quantize.images=80", "quantize.weight_bits=3"]
     first = pack(run, tmp_path / "first", [pictures], pictures, knobs)
     again = pack(run, tmp_path / "again", [pictures], pictures, knobs)
     assert (run / "int8" / "checkpoint.json").is_file()
@@ -58,7 +62,7 @@ def test_gates_refuse_with_figures_and_write_nothing(
     run: Path, pictures: Path, tmp_path: Path, knob: str, reason: str
 ) -> None:
     with pytest.raises(LimnerError, match=reason):
-        pack(run, tmp_path / "out", [pictures], overrides=[knob, "quantize.weight_bits=4"])
+        pack(run, tmp_path / "out", [pictures], overrides=[knob])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -29,7 +29,10 @@ class Batch(NamedTuple):
 
 
 def decode_all(records: Sequence[Record]) -> list[np.ndarray]:
-    """Decode records to (H, W, 3) uint8 RGB, on white where transparent. Raises LimnerError that names an unreadable record."""
+    """Decode records to (H, W, 3) uint8 RGB, on white where transparent.
+
+    Raises LimnerError that names an unreadable record.
+    """
     return [_decode(record) for record in records]
 
 
