@@ -5,6 +5,6 @@
 # The same command resumes. Pictures: photographs whose terms allow commercial use without share-alike.
 set -euo pipefail
 data=${1:-../shared/data/sr}
-limner train photo-x2 --data "$data/train" --out out/runs/photo-x2
+limner train photo-x2 --data "$data/train" --out out/runs/photo-x2 --set train.init=out/runs/photo-x4-hq
 limner pack out/runs/photo-x2 --out src/limner/zoo/photo-x2 --data "$data/train" \
   --eval "$data/test/Set5" --eval "$data/test/Set14" --eval "$data/test/BSD100"

@@ -29,8 +29,9 @@ def blocks(readme: str, language: str) -> list[str]:
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "examples" / "strawberries.jpg", tmp_path)
-    (tmp_path / "photos" / "train").mkdir(parents=True)
-    shutil.copy(ROOT / "examples" / "strawberries.jpg", tmp_path / "photos" / "train")
+    (tmp_path / "photos").mkdir()
+    for name in ("garden", "kitchen", "market"):
+        shutil.copy(ROOT / "examples" / "strawberries.jpg", tmp_path / "photos" / f"{name}.jpg")
     return tmp_path
 
 

@@ -35,6 +35,30 @@ def photo_x4_hq() -> RunConfig:
     return tuned(photo_x4(), "photo-x4-hq", model={"width": 64, "depth": 16}, train={"images": 64_000, "lr": 2e-3})
 
 
+def photo_x2() -> RunConfig:
+    """Twice the size: the trunk of photo-x4-hq. Start it from that run with train.init."""
+    return tuned(
+        photo_x4_hq(), "photo-x2", model={"scale": 2}, loss={"alphas": (0.1, 1.0)}, train={"images": 40_000, "lr": 1e-3}
+    )
+
+
+def photo_x4_sharp() -> RunConfig:
+    """photo-x4-hq with the adversarial term: crisper, less faithful. Start it from that run with train.init."""
+    return tuned(
+        photo_x4_hq(),
+        "photo-x4-sharp",
+        loss={"l2_share": 0.0},
+        adversarial={"weight": 0.005, "start_share": 0.0},
+        train={"images": 80_000, "lr": 2e-4},
+        pack={"min_gain": -2.0},
+    )
+
+
+def photo_x4_real() -> RunConfig:
+    """photo-x4-hq for pictures that were blurred, resized, noisy and compressed before they came here."""
+    return tuned(photo_x4_hq(), "photo-x4-real", degrade={"kind": "realworld"}, pack={"min_gain": -2.0})
+
+
 def tuned(config: RunConfig, name: str | None = None, **sections: dict[str, object]) -> RunConfig:
     """`config` with some keys of some sections replaced: tuned(photo_x4(), "mine", model={"depth": 4})."""
     raw: dict[str, Any] = config.model_dump() | ({"name": name} if name else {})
@@ -43,4 +67,10 @@ def tuned(config: RunConfig, name: str | None = None, **sections: dict[str, obje
     return RunConfig.model_validate(raw)
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {"photo-x4": photo_x4, "photo-x4-hq": photo_x4_hq}
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "photo-x2": photo_x2,
+    "photo-x4": photo_x4,
+    "photo-x4-hq": photo_x4_hq,
+    "photo-x4-real": photo_x4_real,
+    "photo-x4-sharp": photo_x4_sharp,
+}
