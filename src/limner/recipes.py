@@ -25,7 +25,7 @@ def photo_x4() -> RunConfig:
         data=DataConfig(exclude_licenses=NOT_SHIPPABLE),
         model=UpscalerConfig(scale=4, width=32, depth=12),
         loss=LossConfig(pixel="l1"),
-        train=TrainConfig(images=240_000, batch=8, lr=3e-3, threads=1, sample_every=20_000, checkpoint_every=8_000),
+        train=TrainConfig(images=200_000, batch=8, lr=3e-3, threads=1, sample_every=20_000, checkpoint_every=8_000),
         quantize=QuantizeConfig(images=24_000),
     )
 
