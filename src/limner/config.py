@@ -113,7 +113,7 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(default=40_000, ge=1, description="images between checkpoints")
     sample_every: int = Field(default=200_000, ge=1, description="images between sample sheets and validation")
     log_every: int = Field(default=3_200, ge=1, description="images between lines of stats.jsonl")
-    init: str | None = Field(default=None, description="run folder whose EMA weights start this run")
+    init: str | None = Field(default=None, description="run folder or bundle whose weights start this run")
     teacher: str | None = Field(default=None, description="run folder of a larger network to distill from")
 
 

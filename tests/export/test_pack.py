@@ -71,3 +71,26 @@ def test_needs_a_run_and_a_test_set(run: Path, pictures: Path, tmp_path: Path) -
         pack(tmp_path, tmp_path / "out", [pictures])
     with pytest.raises(LimnerError, match="--eval"):
         pack(run, tmp_path / "out", [])
+
+
+def test_a_run_starts_from_a_bundle(run: Path, pictures: Path, tmp_path: Path) -> None:
+    pack(run, tmp_path / "tiny", [pictures])
+    changes = {"init": str(tmp_path / "tiny"), "images": 4, "lr": 1e-12, "lr_final": 0}
+    train(tiny(train=changes), pictures, tmp_path / "again")
+    low = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    before, after = torch_painter(run)(low), torch_painter(tmp_path / "again")(low)
+    assert np.abs(before.astype(int) - after).max() <= 1
+    with pytest.raises(LimnerError, match="no layers in common"):
+        train(tiny(train=changes, model={"width": 24}), pictures, tmp_path / "other")
+
+
+def test_a_bundle_with_an_unshuffled_trunk_starts_a_run(pictures: Path, tmp_path: Path) -> None:
+    model = {"unshuffle": 2, "scale": 2}
+    config = tiny(model=model, quantize={"images": 0}, pack={"max_drop": 90, "min_gain": -90})
+    train(config, pictures, tmp_path / "run")
+    pack(tmp_path / "run", tmp_path / "tiny", [pictures])
+    changes = {"init": str(tmp_path / "tiny"), "images": 4, "lr": 1e-12, "lr_final": 0}
+    train(tiny(model=model, train=changes), pictures, tmp_path / "again")
+    low = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    gap = torch_painter(tmp_path / "run")(low).astype(int) - torch_painter(tmp_path / "again")(low)
+    assert np.abs(gap).max() <= 1

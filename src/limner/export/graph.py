@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from limner.compress.quantize import QuantConv2d
-from limner.models.upscaler import Upscaler
+from limner.models.upscaler import Upscaler, shipped_order
 
 OPSET = 17
 Convolution = nn.Conv2d | QuantConv2d
@@ -96,7 +96,7 @@ def build(network: Upscaler, name: str) -> onnx.ModelProto:
     picture = _enter(w, integer)
     cell = network.config.unshuffle
     cells = w.node("SpaceToDepth", picture, blocksize=cell) if cell > 1 else picture
-    order = np.arange(3 * cell**2).reshape(3, cell**2).T.ravel() if cell > 1 else None
+    order = np.array(shipped_order(cell)) if cell > 1 else None
     features = cells
     for step in _steps(network):
         if isinstance(step, nn.ReLU):

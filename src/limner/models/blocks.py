@@ -82,6 +82,12 @@ class FoldableConv2d(nn.Module):
     def folded_kernel(self) -> Tensor:
         return torch.stack(self.branch_kernels()).sum(0)
 
+    @torch.no_grad()
+    def set_folded(self, kernel: Tensor, bias: Tensor) -> None:
+        """Become the convolution `kernel`, `bias`: the plain kernel takes what the other branches leave."""
+        self.weight += kernel - self.folded_kernel()
+        self.bias.copy_(bias)
+
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.folded_kernel(), self.bias, padding=self.kernel // 2, groups=self.groups)
 

@@ -26,6 +26,11 @@ def level_scales(scale: int, levels: int) -> list[int]:
     return [max(1, scale // 2 ** (levels - 1 - level)) for level in range(levels)]
 
 
+def shipped_order(cell: int) -> list[int]:
+    """Torch's channel (colour first) for each (row, column, colour) of the shipped graph's unshuffled input."""
+    return [colour * cell**2 + place for place in range(cell**2) for colour in range(3)]
+
+
 class Upscaler(nn.Module):
     """(N, 3, H, W) in 0..1 -> (N, 3, H * scale, W * scale), not clipped. H and W are multiples of `unshuffle`."""
 

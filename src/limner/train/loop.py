@@ -17,12 +17,14 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from limner import bundle
 from limner.config import RunConfig, TrainConfig, parse
 from limner.data.batches import Batch, CropSampler, decode_all
 from limner.data.records import Record, load_split, open_records, select, split_of
 from limner.errors import LimnerError
 from limner.models import DISCRIMINATORS, GENERATORS
-from limner.models.upscaler import Upscaler
+from limner.models.blocks import FoldableConv2d
+from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint
 from limner.train.ema import EMA
 from limner.train.losses import multilevel
@@ -52,7 +54,7 @@ def train(config: RunConfig, data: Path, out: Path) -> None:
     torch.manual_seed(config.train.seed)
     network = GENERATORS[config.task](config.model)
     if config.train.init:
-        load_run_weights(network, Path(config.train.init))
+        warm_start(network, config.train.init)
     fit(fabric, config, network, sampler, pairs, out)
 
 
@@ -322,6 +324,35 @@ def load_run_weights(network: nn.Module, run: Path) -> None:
     if not any(name.startswith("trunk") for name in fitting):
         raise LimnerError(f"{run}: its network has no layer in common with this one; check the model settings.")
     network.load_state_dict(fitting, strict=False)
+
+
+def warm_start(network: Upscaler, init: str) -> None:
+    """Begin with the weights of `init`: a run folder, a bundle folder or the name of a bundle in the zoo."""
+    if (Path(init) / CONFIG).is_file():
+        load_run_weights(network, Path(init))
+    else:
+        load_bundle_weights(network, bundle.read(init))
+
+
+def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle) -> None:
+    """Load the kernels of a bundle's float graph, in the order they run; what differs in shape keeps its start values."""
+    import onnx  # part of the extra `compress`, which only this way of starting needs
+
+    graph = onnx.load(shipped.graph("float")).graph
+    constants = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
+    convs = [node for node in graph.node if node.op_type == "Conv"]
+    loaded = 0
+    for index, (conv, node) in enumerate(zip(network.convolutions(), convs, strict=False)):
+        kernel, bias = constants[node.input[1]], constants[node.input[2]]
+        if isinstance(conv, FoldableConv2d) and kernel.shape == conv.weight.shape:
+            if index == 0 and network.config.unshuffle > 1:
+                kernel = kernel[:, np.argsort(shipped_order(network.config.unshuffle))]
+            conv.set_folded(kernel, bias)
+            loaded += 1
+    if loaded < 2:
+        raise LimnerError(
+            f"{shipped.folder}: its network has no layers in common with this one; check the model settings."
+        )
 
 
 def _teacher(config: RunConfig, fabric: Fabric) -> Callable[[Tensor], Tensor] | None:
