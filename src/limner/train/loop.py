@@ -335,7 +335,7 @@ def warm_start(network: Upscaler, init: str) -> None:
 
 
 def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle) -> None:
-    """Load the kernels of a bundle's float graph, in the order they run; what differs in shape keeps its start values."""
+    """Load the kernels of a bundle's float graph in the order they run; other shapes keep their start values."""
     import onnx  # part of the extra `compress`, which only this way of starting needs
 
     graph = onnx.load(shipped.graph("float")).graph
