@@ -26,20 +26,24 @@ def photo_x4() -> RunConfig:
         model=UpscalerConfig(scale=4, width=32, depth=12),
         loss=LossConfig(pixel="l1"),
         train=TrainConfig(images=200_000, batch=8, lr=3e-3, threads=1, sample_every=20_000, checkpoint_every=8_000),
-        quantize=QuantizeConfig(images=24_000),
+        quantize=QuantizeConfig(images=12_000),
     )
 
 
 def photo_x4_hq() -> RunConfig:
     """The better photo upscaler: twice as wide, a third deeper."""
-    return tuned(photo_x4(), "photo-x4-hq", model={"width": 64, "depth": 16}, train={"images": 64_000, "lr": 2e-3})
+    return tuned(
+        photo_x4(),
+        "photo-x4-hq",
+        model={"width": 64, "depth": 16},
+        train={"images": 64_000, "lr": 2e-3},
+        quantize={"images": 4_000},
+    )
 
 
 def photo_x2() -> RunConfig:
     """Twice the size: the trunk of photo-x4-hq. Start it from that run with train.init."""
-    return tuned(
-        photo_x4_hq(), "photo-x2", model={"scale": 2}, loss={"alphas": (0.1, 1.0)}, train={"images": 40_000, "lr": 1e-3}
-    )
+    return tuned(photo_x4_hq(), "photo-x2", model={"scale": 2}, train={"images": 24_000, "lr": 1e-3})
 
 
 def photo_x4_sharp() -> RunConfig:
