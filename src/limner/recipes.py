@@ -37,7 +37,7 @@ def photo_x4_hq() -> RunConfig:
         "photo-x4-hq",
         model={"width": 64, "depth": 16},
         train={"images": 64_000, "lr": 2e-3},
-        quantize={"images": 4_000},
+        quantize={"images": 3_000},
     )
 
 
