@@ -60,7 +60,8 @@ def test_integer_graph_matches_fake_quantized_torch(engine: str, knobs: dict[str
     net = quantize(network(**knobs), tensor(low), QuantizeConfig())
     session = opened(net, tmp_path, engine, *low.shape[:2])
     gap = np.abs(session(low[None])[0].astype(int) - paint(net, low))
-    assert gap.mean() < 0.6
+    # ONNX Runtime rounds where torch does; OpenVINO fuses some roundings, and random gains amplify it.
+    assert gap.mean() < (0.01 if engine == "onnxruntime" else 0.6)
     assert (gap > 3).mean() < 0.02
 
 

@@ -54,7 +54,14 @@ class QuantConv2d(nn.Module):
         weight = torch.fake_quantize_per_channel_affine(
             self.weight, self.weight_scale(), zero, 0, -self.weight_peak, self.weight_peak
         )
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)  # type: ignore[arg-type]
+        return F.conv2d(x, weight, self._rounded_bias(), self.stride, self.padding, groups=self.groups)  # type: ignore[arg-type]
+
+    def _rounded_bias(self) -> Tensor | None:
+        """The bias on the grid of the integer sums. Left out, its error flips roundings in every layer that follows."""
+        if self.bias is None:
+            return None
+        step = self.input_scale.detach() * self.weight_scale()
+        return self.bias + ((self.bias / step).round() * step - self.bias).detach()
 
     @torch.no_grad()
     def calibrate(self, seen: Tensor, method: str) -> None:
