@@ -133,9 +133,7 @@ class PackConfig(Section):
     """The gate a bundle must pass."""
 
     tolerance: float = Field(default=2e-4, gt=0, description="largest |float graph - torch|, pictures in 0..1")
-    int8_tolerance: float = Field(
-        default=1.5, gt=0, description="largest mean |int8 engine - fake-quantized torch|, in LSB"
-    )
+    int8_tolerance: float = Field(default=0.5, gt=0, description="largest mean |int8 engine - torch|, last bits")
     max_drop: float = Field(default=0.08, gt=0, description="dB of Y-PSNR that int8 may cost against float")
     min_gain: float = Field(
         default=0.0, description="dB over bicubic that the int8 graph must reach on the evaluation set"
