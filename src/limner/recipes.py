@@ -43,7 +43,13 @@ def photo_x4_hq() -> RunConfig:
 
 def photo_x2() -> RunConfig:
     """Twice the size: the trunk of photo-x4-hq. Start it from that run with train.init."""
-    return tuned(photo_x4_hq(), "photo-x2", model={"scale": 2}, train={"images": 24_000, "lr": 1e-3})
+    return tuned(
+        photo_x4_hq(),
+        "photo-x2",
+        model={"scale": 2},
+        train={"images": 24_000, "lr": 1e-3},
+        quantize={"images": 8_000, "lr": 3e-4},
+    )
 
 
 def photo_x4_sharp() -> RunConfig:
