@@ -52,8 +52,8 @@ def test_shell_blocks_run(desk: Path) -> None:
         assert done.returncode == 0, f"{shlex.join(line)}: {done.stderr}"
     for made in (
         "big.png",
-        "larger/train/strawberries.png",
-        "out/strawberries-x4.webp",
+        "larger/market.jpg",
+        "out/strawberries.webp",
         "mine/manifest.json",
         "mine.png",
     ):
