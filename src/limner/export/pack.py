@@ -96,11 +96,19 @@ def _manifest(config: RunConfig, network: Upscaler, sources: list[dict[str, Any]
         sources=tuple(Source.model_validate(source) for source in sources),
         parameters=network.parameters_shipped(),
         macs_per_pixel=network.macs_per_pixel(),
-        recipe=config.model_dump(mode="json"),
+        recipe=_portable(config),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         limner=limner.__version__,
         files={},
     )
+
+
+def _portable(config: RunConfig) -> dict[str, Any]:
+    """The recipe without folders of the machine it ran on: of other runs only the names are kept."""
+    recipe = config.model_dump(mode="json")
+    for key in ("init", "teacher"):
+        recipe["train"][key] = recipe["train"][key] and Path(recipe["train"][key]).name
+    return recipe
 
 
 def _parity(config: RunConfig, networks: Networks, trial: Bundle, run: Path) -> dict[str, dict[str, float]]:
