@@ -90,7 +90,7 @@ def quantize(network: Upscaler, low: Tensor, config: QuantizeConfig) -> Upscaler
     network.fold()
     seen = _inputs(network, low)
     _replace(network, config)
-    convs = [module for module in network.modules() if isinstance(module, QuantConv2d)]
+    convs = quantized_layers(network)
     for conv, sample in zip(convs, seen, strict=True):
         conv.calibrate(sample, config.calibration)
     convs[0].input_scale.data.fill_(1 / 255)
