@@ -140,10 +140,9 @@ def make_bundle(
     return bundle.write(folder, _manifest(folder.name, scale, multiple, depth), files).folder
 
 
-def _manifest(name: str, scale: int, multiple: int, depth: int) -> bundle.Manifest:
-    return bundle.Manifest(
+def _manifest(name: str, scale: int, multiple: int, depth: int) -> bundle.UpscalerManifest:
+    return bundle.UpscalerManifest(
         name=name,
-        task="upscale",
         description="random weights for tests",
         scale=scale,
         multiple=multiple,

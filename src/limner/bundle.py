@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -26,7 +26,7 @@ class _Frozen(BaseModel):
 
 
 class Graph(_Frozen):
-    """One ONNX file. Both kinds take and give pictures as (1, height, width, 3), RGB, channels last.
+    """One ONNX file of a picture network. Pictures are channels last.
 
     `float`: float32 in 0..1, not clipped at the output. `int8`: uint8 in 0..255, QDQ inside.
     """
@@ -36,7 +36,7 @@ class Graph(_Frozen):
 
 
 class Source(_Frozen):
-    """Pictures of one origin under one licence that the weights learned from."""
+    """Pictures (or texts) of one origin under one licence that the weights learned from."""
 
     source: str
     license: str
@@ -44,20 +44,16 @@ class Source(_Frozen):
 
 
 class Manifest(_Frozen):
-    """What manifest.json says. `radius`: input pixels around an output pixel that can change it."""
+    """What every manifest.json says; each task adds its own keys."""
 
     format: Literal[1] = FORMAT
     name: str = Field(min_length=1)
-    task: Literal["upscale"]
+    task: str
     description: str = ""
-    scale: int = Field(ge=1, le=8)
-    multiple: int = Field(default=1, ge=1, description="height and width of the input must be multiples of this")
-    radius: int = Field(ge=0, description="receptive field radius, input pixels")
     graphs: dict[Precision, Graph]
     license: str
     sources: tuple[Source, ...]
     parameters: int = Field(ge=1)
-    macs_per_pixel: float = Field(gt=0, description="multiply-accumulates per input pixel")
     scores: dict[str, Any] = Field(default_factory=dict, description="what `limner pack` measured")
     recipe: dict[str, Any] = Field(default_factory=dict, description="the resolved RunConfig")
     created: str = ""
@@ -74,10 +70,67 @@ class Manifest(_Frozen):
         return files
 
 
-class Bundle:
+class UpscalerManifest(Manifest):
+    """Graphs: "x" (1, height, width, C) -> "y" (1, height * scale, width * scale, C), C = 3 or 4 (RGB, RGBA).
+
+    `radius`: input pixels around an output pixel that can change it. `multiple`: height and width must be one of it.
+    """
+
+    task: Literal["upscale"] = "upscale"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
+    scale: int = Field(ge=1, le=8)
+    channels: Literal[3, 4] = 3
+    multiple: int = Field(default=1, ge=1, description="height and width of the input must be multiples of this")
+    radius: int = Field(ge=0, description="receptive field radius, input pixels")
+    macs_per_pixel: float = Field(gt=0, description="multiply-accumulates per input pixel")
+
+
+class TextManifest(Manifest):
+    """A prompt encoder: tokenizer.json and graphs (ids, mask) (N, L) int64 -> states (N, L, width), pooled (N, width).
+
+    The text goes in as written; `pooled` has unit length. Prompts are cut at `max_tokens`, special tokens included.
+    """
+
+    task: Literal["text"] = "text"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
+    width: int = Field(ge=1, description="length of a token's vector")
+    max_tokens: int = Field(ge=4)
+    languages: tuple[str, ...] = Field(default=("en",), description="what the language model was trained on")
+    tokenizer: str = Field(default="tokenizer.json", description="file in the format of the library tokenizers")
+
+
+class TextLink(_Frozen):
+    """The text bundle whose vectors a painter was trained on: its name, and the sha256 of its graph."""
+
+    bundle: str
+    sha256: str
+
+
+class PainterManifest(Manifest):
+    """Graphs: noise (N, size, size, 4), states (N, L, width), mask (N, L), pooled (N, width) -> "y" (N, size, size, 4).
+
+    float32 in; "y" is RGBA with premultiplied alpha. The noise is standard normal.
+    """
+
+    task: Literal["generate"] = "generate"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
+    size: int = Field(ge=8, description="side of the picture, pixels")
+    noise: tuple[int, int, int] = Field(description="shape of one picture's noise: height, width, channels")
+    text: TextLink
+    text_tokens: int = Field(ge=1, description="length L that the prompt's states are padded or cut to")
+    styles: dict[str, str] = Field(default_factory=dict, description="style name -> words that ask for it")
+    macs: float = Field(gt=0, description="multiply-accumulates per picture")
+
+
+KINDS: dict[str, type[Manifest]] = {
+    "upscale": UpscalerManifest,
+    "text": TextManifest,
+    "generate": PainterManifest,
+}
+M_co = TypeVar("M_co", bound=Manifest, covariant=True)
+
+
+class Bundle(Generic[M_co]):
     """A verified bundle on disk: `folder` and its `manifest`."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: M_co) -> None:
         self.folder, self.manifest = folder, manifest
 
     def graph(self, precision: Precision) -> Path:
@@ -114,10 +167,24 @@ def find(name: str | os.PathLike[str]) -> Path:
     raise one_of("model", str(name), tuple(zoo()))
 
 
-def read(name: str | os.PathLike[str]) -> Bundle:
-    """Open and verify a bundle: schema, format version, paths, presence and sha256 of every file."""
+@overload
+def read(name: str | os.PathLike[str]) -> Bundle[Manifest]: ...
+
+
+@overload
+def read(name: str | os.PathLike[str], kind: type[M_co]) -> Bundle[M_co]: ...
+
+
+def read(name: str | os.PathLike[str], kind: type[Manifest] = Manifest) -> Bundle[Any]:
+    """Open and verify a bundle: schema, format version, task, paths, presence and sha256 of every file.
+
+    `kind`: the manifest class of the task that is wanted. Raises LimnerError, also for a bundle of another task.
+    """
     folder = find(name)
     manifest = _manifest(folder)
+    if not isinstance(manifest, kind):
+        wanted = next(task for task, each in KINDS.items() if each is kind)
+        raise LimnerError(f"{name}: is a bundle for {manifest.task!r}, not for {wanted!r}; choose another.")
     for file, digest in manifest.files.items():
         _verify(folder, file, digest)
     for graph in manifest.graphs.values():
@@ -132,11 +199,14 @@ def _manifest(folder: Path) -> Manifest:
         raw = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise LimnerError(f"{path}: not readable as JSON ({error}); pack the bundle again.") from None
-    version = raw.get("format") if isinstance(raw, dict) else None
+    keys = raw if isinstance(raw, dict) else {}
+    version, task = keys.get("format"), keys.get("task")
     if isinstance(version, int) and version > FORMAT:
         raise LimnerError(f"{path}: bundle format {version} is newer than {FORMAT}, which this limner reads; upgrade.")
+    if task not in KINDS:
+        raise LimnerError(f"{path}: task {task!r} is none of {', '.join(KINDS)}; upgrade limner or correct it.")
     try:
-        return Manifest.model_validate(raw)
+        return KINDS[task].model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
@@ -155,7 +225,7 @@ def _verify(folder: Path, file: str, digest: str) -> None:
         )
 
 
-def write(folder: Path, manifest: Manifest, files: dict[str, Path]) -> Bundle:
+def write(folder: Path, manifest: M_co, files: dict[str, Path]) -> Bundle[M_co]:
     """Write a bundle whole or not at all: fill a temporary folder beside it, then rename.
 
     `files`: name in the bundle -> file to copy. Their sha256 replaces `manifest.files`.

@@ -71,7 +71,7 @@ def upscale(
     from limner.runtime import jobs
     from limner.runtime.painters import Upscaler
 
-    opened = bundle.read(model or ("photo-x2" if scale and scale <= 2 else "photo-x4"))
+    opened = bundle.read(model or ("photo-x2" if scale and scale <= 2 else "photo-x4"), bundle.UpscalerManifest)
     items = jobs.plan(inputs, out, tag=wanted.tag(opened.manifest.scale), format=format)
     upscaler = Upscaler.load(opened.folder, engine=engine, precision=precision, threads=threads)
     with console.progress("pictures", quiet) as bar:

@@ -11,7 +11,7 @@ from limner.cli import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from limner.bundle import Bundle
+    from limner.bundle import Bundle, Manifest
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -43,37 +43,46 @@ def info(
         console.data().print(_sheet(opened))
 
 
-def _summary(opened: Bundle) -> dict[str, Any]:
+def _summary(opened: Bundle[Manifest]) -> dict[str, Any]:
     manifest = opened.manifest
-    kept = manifest.model_dump(mode="json", include={"name", "task", "description", "scale", "license", "scores"})
+    shown = {"name", "task", "description", "scale", "size", "license", "scores"}
+    kept = manifest.model_dump(mode="json", include=shown)
     return kept | {"parameters": manifest.parameters, "bytes": opened.bytes}
 
 
-def _table(found: list[Bundle]) -> Table:
+def _table(found: list[Bundle[Manifest]]) -> Table:
     from rich.table import Table
 
-    grid = Table("name", "task", "scale", "size", "Y-PSNR (dB)", "licence")
+    grid = Table("name", "task", "gives", "size", "scores", "licence")
     for each in found:
         manifest = each.manifest
-        row = manifest.name, manifest.task, f"x{manifest.scale}", _size(each), _headline(manifest.scores)
+        row = manifest.name, manifest.task, _gives(manifest), _size(each), _headline(manifest.scores)
         grid.add_row(*row, manifest.license)
     return grid
 
 
-def _size(opened: Bundle) -> str:
+def _gives(manifest: Manifest) -> str:
+    from limner.bundle import PainterManifest, UpscalerManifest
+
+    if isinstance(manifest, UpscalerManifest):
+        return f"x{manifest.scale}"
+    return f"{manifest.size} px" if isinstance(manifest, PainterManifest) else "vectors"
+
+
+def _size(opened: Bundle[Manifest]) -> str:
     return f"{opened.bytes / 1000:.0f} KB"
 
 
 def _headline(scores: dict[str, Any]) -> str:
-    """`Set5 31.20, Set14 28.00` of the int8 graph; empty where the bundle's scores are not those of `limner pack`."""
+    """`Set5 31.20, Set14 28.00 dB` of the int8 graph; empty where the scores are not those of `limner pack`."""
     try:
         rows = scores["fidelity"]["int8"]
-        return ", ".join(f"{row['set']} {row['scores']['psnr_y']:.2f}" for row in rows)
+        return ", ".join(f"{row['set']} {row['scores']['psnr_y']:.2f}" for row in rows) + " dB"
     except (KeyError, TypeError, ValueError):
         return ""
 
 
-def _sheet(opened: Bundle) -> Table:
+def _sheet(opened: Bundle[Manifest]) -> Table:
     from rich.table import Table
 
     manifest = opened.manifest
@@ -81,10 +90,9 @@ def _sheet(opened: Bundle) -> Table:
     for key, value in {
         "name": manifest.name,
         "about": manifest.description,
-        "task": f"{manifest.task} x{manifest.scale}",
+        "task": f"{manifest.task} {_gives(manifest)}",
         "size": f"{_size(opened)}, {manifest.parameters / 1000:.0f} thousand parameters",
-        "work": f"{manifest.macs_per_pixel / 1000:.1f} thousand multiply-adds per input pixel",
-        "reach": f"{manifest.radius} input pixels, sizes in multiples of {manifest.multiple}",
+        **_particulars(manifest),
         "graphs": ", ".join(f"{precision} ({graph.file})" for precision, graph in manifest.graphs.items()),
         "scores": _headline(manifest.scores),
         "licence": manifest.license,
@@ -94,3 +102,24 @@ def _sheet(opened: Bundle) -> Table:
     }.items():
         grid.add_row(key, value)
     return grid
+
+
+def _particulars(manifest: Manifest) -> dict[str, str]:
+    from limner.bundle import PainterManifest, TextManifest, UpscalerManifest
+
+    if isinstance(manifest, UpscalerManifest):
+        return {
+            "work": f"{manifest.macs_per_pixel / 1000:.1f} thousand multiply-adds per input pixel",
+            "reach": f"{manifest.radius} input pixels, sizes in multiples of {manifest.multiple}",
+        }
+    if isinstance(manifest, PainterManifest):
+        return {
+            "work": f"{manifest.macs / 1e6:.0f} million multiply-adds per picture",
+            "reads": f"prompts through {manifest.text.bundle}",
+            "styles": ", ".join(manifest.styles),
+        }
+    assert isinstance(manifest, TextManifest)
+    return {
+        "work": f"{manifest.width} numbers a token, up to {manifest.max_tokens} tokens",
+        "languages": ", ".join(manifest.languages),
+    }

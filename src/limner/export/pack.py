@@ -16,7 +16,7 @@ import torch
 
 import limner
 from limner import bundle
-from limner.bundle import Bundle, Graph, Manifest, Source
+from limner.bundle import Bundle, Graph, Source, UpscalerManifest
 from limner.compress.finetune import calibration, finetune
 from limner.compress.quantize import quantize
 from limner.config import RunConfig, override
@@ -44,7 +44,7 @@ class Networks:
 
 def pack(
     run: Path, out: Path, sets: Sequence[Path], data: Path | None = None, overrides: Sequence[str] = ()
-) -> Manifest:
+) -> UpscalerManifest:
     """Write the bundle `out` from the run folder `run`; returns its manifest.
 
     `sets`: folders of test pictures for the gate. `data`: training pictures, needed when quantize.images > 0 (default:
@@ -81,10 +81,9 @@ def _graphs(networks: Networks, name: str, folder: Path) -> dict[str, Path]:
     return files
 
 
-def _manifest(config: RunConfig, network: Upscaler, sources: list[dict[str, Any]]) -> Manifest:
-    return Manifest(
+def _manifest(config: RunConfig, network: Upscaler, sources: list[dict[str, Any]]) -> UpscalerManifest:
+    return UpscalerManifest(
         name=config.name,
-        task=config.task,
         scale=config.model.scale,
         multiple=config.model.unshuffle,
         radius=network.radius,
@@ -111,7 +110,9 @@ def _portable(config: RunConfig) -> dict[str, Any]:
     return recipe
 
 
-def _parity(config: RunConfig, networks: Networks, trial: Bundle, run: Path) -> dict[str, dict[str, float]]:
+def _parity(
+    config: RunConfig, networks: Networks, trial: Bundle[UpscalerManifest], run: Path
+) -> dict[str, dict[str, float]]:
     """Largest float error and mean int8 error (LSB) of every engine; raises LimnerError beyond the tolerances."""
     crops = calibration(run)[:PARITY_CROPS].permute(0, 2, 3, 1).contiguous()
     low, levels = crops.numpy(), crops.mul(255).round().to(torch.uint8).numpy()
@@ -132,7 +133,7 @@ def _parity(config: RunConfig, networks: Networks, trial: Bundle, run: Path) -> 
     return found
 
 
-def _fidelity(config: RunConfig, trial: Bundle, sets: list[PictureSet]) -> dict[str, Any]:
+def _fidelity(config: RunConfig, trial: Bundle[UpscalerManifest], sets: list[PictureSet]) -> dict[str, Any]:
     """Scores of both precisions on every set, on the default engine; raises LimnerError when the gate fails."""
     rows: dict[str, list[Row]] = {}
     for precision in ("float", "int8"):

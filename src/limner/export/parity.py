@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limner.bundle import Bundle
+from limner.bundle import Bundle, UpscalerManifest
 from limner.models.upscaler import Upscaler
 from limner.runtime.backends import open_engine
 from limner.train.loop import load_run
@@ -34,7 +34,7 @@ def torch_painter(run: Path) -> TorchPainter:
     return TorchPainter(load_run(run)[1].fold().eval())
 
 
-def float_error(bundle: Bundle, network: Upscaler, low: NDArray[np.float32], engine: str) -> float:
+def float_error(bundle: Bundle[UpscalerManifest], network: Upscaler, low: NDArray[np.float32], engine: str) -> float:
     """Largest |engine - torch| over pictures (N, H, W, 3) in 0..1."""
     session = open_engine(engine, bundle.graph("float")).session(*low.shape[1:3])
     with torch.no_grad():
@@ -42,7 +42,7 @@ def float_error(bundle: Bundle, network: Upscaler, low: NDArray[np.float32], eng
     return max(float(np.abs(session(x[None]) - y).max()) for x, y in zip(low, true, strict=True))
 
 
-def int8_error(bundle: Bundle, network: Upscaler, low: Bytes, engine: str) -> float:
+def int8_error(bundle: Bundle[UpscalerManifest], network: Upscaler, low: Bytes, engine: str) -> float:
     """Mean |engine - fake-quantized torch| in units of the last bit, over pictures (N, H, W, 3) uint8."""
     session = open_engine(engine, bundle.graph("int8")).session(*low.shape[1:3])
     gaps = [np.abs(session(x[None])[0].astype(np.int16) - paint(network, x)).mean() for x in low]

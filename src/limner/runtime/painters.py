@@ -31,7 +31,9 @@ Size = tuple[int | None, int | None]
 class Upscaler:
     """Makes pictures larger. One object may be used by any number of threads at once."""
 
-    def __init__(self, opened: bundle.Bundle, engine: str, precision: str, threads: int) -> None:
+    def __init__(
+        self, opened: bundle.Bundle[bundle.UpscalerManifest], engine: str, precision: str, threads: int
+    ) -> None:
         self.manifest = opened.manifest
         self._bundle, self._engine, self._threads = opened, engine, threads
         self._networks: dict[str, tiles.Network] = {}
@@ -51,7 +53,7 @@ class Upscaler:
 
         Raises UsageError for an unknown name, engine or precision, LimnerError for a damaged bundle.
         """
-        return cls(bundle.read(name), engine, precision, threads)
+        return cls(bundle.read(name, bundle.UpscalerManifest), engine, precision, threads)
 
     @property
     def scale(self) -> int:

@@ -331,10 +331,10 @@ def warm_start(network: Upscaler, init: str) -> None:
     if (Path(init) / CONFIG).is_file():
         load_run_weights(network, Path(init))
     else:
-        load_bundle_weights(network, bundle.read(init))
+        load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
 
 
-def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle) -> None:
+def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.UpscalerManifest]) -> None:
     """Load the kernels of a bundle's float graph in the order they run; other shapes keep their start values."""
     import onnx  # part of the extra `compress`, which only this way of starting needs
 
