@@ -105,13 +105,16 @@ class TextLink(_Frozen):
 
 
 class PainterManifest(Manifest):
-    """Graphs: noise (N, size, size, 4), states (N, L, width), mask (N, L), pooled (N, width) -> "y" (N, size, size, 4).
+    """Graphs: (noise, states, mask, pooled) -> "y" (N, size, size, 4), RGBA with premultiplied alpha.
 
-    float32 in; "y" is RGBA with premultiplied alpha. The noise is standard normal.
+    Inputs, all float32: "noise" (N, *noise), standard normal; "states" (N, text_tokens, width) and "mask"
+    (N, text_tokens), 1 for a token and 0 for padding; "pooled" (N, width) of unit length. N is dynamic. Other outputs,
+    "y8" for 8 x 8 pixels and so on, are the coarser levels, coarse to fine in `levels`, of the same kind as "y".
     """
 
     task: Literal["generate"] = "generate"  # pyright: ignore[reportIncompatibleVariableOverride] -- frozen
     size: int = Field(ge=8, description="side of the picture, pixels")
+    levels: tuple[int, ...] = Field(default=(), description="sides of the coarser pictures the graphs also give")
     noise: tuple[int, int, int] = Field(description="shape of one picture's noise: height, width, channels")
     text: TextLink
     text_tokens: int = Field(ge=1, description="length L that the prompt's states are padded or cut to")

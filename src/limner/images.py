@@ -167,6 +167,15 @@ def header(source: Source) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
+def embedded_xmp(source: Source) -> bytes | None:
+    """The XMP packet of a picture file as it stands there, from the file's header alone.
+
+    Raises LimnerError for a file that is missing, empty or not a picture; later damage is left to `decode`.
+    """
+    with _opened(source) as (name, file), _explained(name):
+        return _field(_load(name, file, source), "xmp-data")
+
+
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[str, BinaryIO]]:
     """The name to use in messages, and the open file."""
@@ -450,6 +459,12 @@ def write(picture: Picture, path: str | os.PathLike[str], *, format: str | None 
         if form is FORMATS["tiff"] and picture.exif is not None:
             exif_tags.append_to_tiff(file, picture.exif, picture.width, picture.height)
             file.flush()
+
+
+def write_bytes(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write what `encode` gave, whole or not at all. Raises LimnerError where the file cannot be written."""
+    with _draft(Path(path)) as file:
+        file.write(data)
 
 
 @contextmanager

@@ -31,13 +31,13 @@ def photo_x4() -> RunConfig:
 
 
 def photo_x4_hq() -> RunConfig:
-    """The better photo upscaler: twice as wide, a third deeper."""
+    """The better photo upscaler: three times the time."""
     return tuned(
         photo_x4(),
         "photo-x4-hq",
-        model={"width": 64, "depth": 16},
-        train={"images": 64_000, "lr": 2e-3},
-        quantize={"images": 3_000},
+        model={"kind": "dense", "width": 48, "depth": 8},
+        train={"images": 110_000, "lr": 3e-3},
+        quantize={"images": 8_000},
     )
 
 

@@ -28,12 +28,14 @@ from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint
 from limner.train.ema import EMA
 from limner.train.losses import multilevel
+from limner.train.muon import Muon
 from limner.train.progress import progress_bar
 from limner.train.samples import HeldOut, held_out, validate
 from limner.train.step import discriminator_losses, generator_loss
 
 CONFIG, SOURCES, STATS, CALIBRATION = "config.json", "sources.json", "stats.jsonl", "calibration.safetensors"
 VALIDATION_PICTURES = 16
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "muon": Muon}
 NEVER_REACHED = 2**31  # steps from here on are drawn for calibration only
 
 
@@ -130,7 +132,7 @@ class Learner:
         self.memory = memory
         self.shadow = copy.deepcopy(network).eval().to(fabric.device)
         self.raw = network.to(memory_format=memory)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(
+        optimizer = OPTIMIZERS[plan.optimizer](
             network.parameters(), plan.lr, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay
         )
         self.network, self.optimizer = fabric.setup(network, optimizer)
