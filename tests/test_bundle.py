@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +111,34 @@ def test_failed_write_leaves_the_old_bundle(folder: Path, tmp_path: Path) -> Non
         bundle.write(folder, opened.manifest, {"int8.onnx": tmp_path / "absent.onnx"})
     assert bundle.read(folder).manifest == opened.manifest
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny", "tiny-drafts"]
+
+
+def cached_repository(cache: Path, name: str, content: Path) -> None:
+    """What huggingface_hub leaves on disk after a download."""
+    folder = cache / f"models--{name.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(content, folder / "snapshots" / ("0" * 40))
+
+
+def read_offline(name: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    code = f"from limner import bundle; print(bundle.read({name!r}).manifest.name)"
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_hugging_face_id(folder: Path, tmp_path: Path) -> None:
+    cached_repository(tmp_path / "hub", "someone/painter", folder)
+    found = read_offline("someone/painter", tmp_path / "hub")
+    assert found.stdout.strip() == bundle.read(folder).manifest.name, found.stderr
+    missing = read_offline("someone/else", tmp_path / "hub")
+    assert missing.returncode == 1
+    assert "someone/else: no such folder, and Hugging Face gave no repository" in missing.stderr
+
+
+def test_a_bundle_of_another_task_is_named(folder: Path) -> None:
+    with pytest.raises(LimnerError, match="is a bundle for 'upscale', not for 'generate'"):
+        bundle.read(folder, bundle.PainterManifest)
+    edit(folder, task="sing")
+    with pytest.raises(LimnerError, match="task 'sing' is none of upscale, text, generate"):
+        bundle.read(folder)

@@ -27,7 +27,8 @@ def load(
 ) -> Upscaler:
     """Open a bundle as a painter: `limner.load("photo-x4").upscale("photo.jpg").save("big.png")`.
 
-    `name`: a name in the zoo or a bundle folder. `engine`: "openvino" or "onnxruntime". `precision`: "int8" or
+    `name`: a name in the zoo, a bundle folder or a Hugging Face id `owner/name` (extra `hub`).
+    `engine`: "openvino" or "onnxruntime". `precision`: "int8" or
     "float". `threads`: CPU threads, 0 for all cores. Raises LimnerError (a ValueError) with one sentence.
     """
     from limner.runtime.painters import Upscaler

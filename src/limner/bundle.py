@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,8 @@ from limner.errors import LimnerError, one_of
 FORMAT = 1
 MANIFEST = "manifest.json"
 ZOO = Path(__file__).parent / "zoo"
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Precision = Literal["float", "int8"]
 
@@ -158,16 +161,34 @@ def zoo() -> list[str]:
 
 
 def find(name: str | os.PathLike[str]) -> Path:
-    """Folder of a bundle given by zoo name or path."""
+    """Folder of a bundle given by zoo name, path, or Hugging Face id `owner/name` (fetched once, then cached)."""
     shipped = ZOO / str(name)
     if str(name) in zoo():
         return shipped
     folder = Path(name)
     if (folder / MANIFEST).is_file():
         return folder
+    if HUB_ID.fullmatch(str(name)) and not folder.exists():
+        return _fetch(str(name))
     if folder.exists() or len(folder.parts) > 1:
         raise LimnerError(f"{folder}: no {MANIFEST} there; give a bundle folder or one of: {', '.join(zoo())}.")
     raise one_of("model", str(name), tuple(zoo()))
+
+
+def _fetch(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise LimnerError(
+            f"{name}: there is no such folder; to fetch it from Hugging Face run `pip install 'limner[hub]'`."
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=[MANIFEST, "*.onnx", "*.json"]))
+    except Exception as error:  # the hub's errors share no base class: network, authentication, missing files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LimnerError(
+            f"{name}: no such folder, and Hugging Face gave no repository of that name ({reason:.160}); check the name."
+        ) from None
 
 
 @overload
