@@ -10,7 +10,7 @@ TINY = {"images": 64, "batch": 4, "crop": 16, "checkpoint_every": 8, "sample_eve
 
 def tiny(**changes: dict[str, object]) -> RunConfig:
     sections: dict[str, dict[str, object]] = {
-        "model": {"width": 16, "depth": 2},
+        "model": {"kind": "separable", "width": 16, "depth": 2},
         "train": {},
         "data": {"validation_fraction": 0.3},
     }

@@ -67,6 +67,57 @@ class UpscalerConfig(Section):
         return self
 
 
+class PainterConfig(Section):
+    """Shape of a painter: a U on the pixel-unshuffled picture, every level half as wide as the one before, in pixels."""
+
+    size: int = Field(default=64, ge=16, description="side of the picture, pixels")
+    cell: Literal[2, 4, 8] = Field(default=4, description="the finest level of the trunk works at 1/cell of the size")
+    widths: tuple[int, ...] = Field(default=(96, 192, 384), description="channels of each level, fine to coarse")
+    down: tuple[int, ...] = Field(default=(1, 1), description="blocks on the way down, fine to coarse")
+    middle: int = Field(default=2, ge=0, description="blocks at the coarsest level")
+    up: tuple[int, ...] = Field(default=(2, 2), description="blocks on the way up, fine to coarse")
+    expansion: int = Field(default=2, ge=1, le=8, description="channels inside a block, as a multiple of its width")
+    kernel: Literal[3, 5, 7] = 5
+    condition: int = Field(default=256, ge=8, description="length of the vector that FiLM reads")
+    memory: int = Field(default=256, ge=0, description="hidden units of the map from text to the coarsest level; 0: none")
+    attention: tuple[int, ...] = Field(default=(1,), description="levels whose way up begins by reading the tokens")
+    heads: int = Field(default=4, ge=1)
+    noise: int = Field(default=64, ge=1, description="channels of the noise at the finest level")
+    timed: bool = Field(default=False, description="takes the time of a flow as an input (teachers)")
+
+    @model_validator(mode="after")
+    def _possible(self) -> PainterConfig:
+        levels = len(self.widths)
+        if len(self.down) != levels - 1 or len(self.up) != levels - 1:
+            raise ValueError(f"{levels} widths need {levels - 1} entries each in down and up")
+        if self.size % (self.cell * 2 ** (levels - 1)):
+            raise ValueError(f"size={self.size} is not a multiple of {self.cell * 2 ** (levels - 1)}, the coarsest cell")
+        if any(not 0 <= level < levels for level in self.attention):
+            raise ValueError(f"attention={self.attention} names a level that is not among 0 to {levels - 1}")
+        if any(self.widths[level] % self.heads for level in self.attention):
+            raise ValueError(f"heads={self.heads} does not divide the width of every level with attention")
+        return self
+
+    @property
+    def grids(self) -> tuple[int, ...]:
+        """Side of every level of the trunk, fine to coarse."""
+        return tuple(self.size // self.cell // 2**level for level in range(len(self.widths)))
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of the pictures the network gives, coarse to fine: from the second level on, doubled up to `size`."""
+        first = self.grids[1] if len(self.grids) > 1 else self.grids[0]
+        return tuple(first * 2**k for k in range((self.size // first).bit_length()))
+
+
+class TextConfig(Section):
+    """The text bundle whose vectors a painter reads."""
+
+    bundle: str = Field(default="text-minilm", description="name in the zoo, or folder")
+    tokens: int = Field(default=32, ge=1, description="length that states are padded or cut to")
+    width: int = Field(default=384, ge=1, description="length of a token's vector")
+
+
 class LossConfig(Section):
     """L = sum_k alpha_k * L_k over the levels, plus the adversarial term when it is on."""
 
@@ -126,6 +177,7 @@ class QuantizeConfig(Section):
     per_channel: bool = True
     calibration_crops: int = Field(default=64, ge=1)
     calibration: Literal["minmax", "mse"] = "mse"
+    learn_grids: bool = Field(default=True, description="quantization-aware training also learns the input grids")
     images: int = Field(default=0, ge=0, description="crops of quantization-aware training; 0 = post-training only")
     lr: float = Field(default=2e-4, gt=0)
 

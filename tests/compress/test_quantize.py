@@ -65,14 +65,14 @@ def test_least_squares_clip_beats_full_range_on_outliers() -> None:
         layer = QuantConv2d(torch.nn.Conv2d(1, 1, 1), QuantizeConfig(activation_bits=4))
         layer.calibrate(values, method)
         low, high = layer.input_range()
-        rounded = torch.fake_quantize_per_tensor_affine(values, float(layer.input_scale), 0, low, high)
+        rounded = torch.fake_quantize_per_tensor_affine(values, layer.input_scale.item(), 0, low, high)
         gaps.append(float((rounded - values).square().mean()))
     assert gaps[1] < 0.5 * gaps[0]
 
 
 def test_gradients_pass_the_rounding() -> None:
     net, x = quantize(network(), pictures(), QuantizeConfig()), pictures()
-    net(x).square().mean().backward()
+    net.train()(x).square().mean().backward()
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
@@ -92,3 +92,27 @@ def test_a_few_steps_through_the_rounding_repair_two_bit_damage() -> None:
         loss.backward()
         optimizer.step()
     assert (net(x) - true).square().mean().item() < 0.5 * before
+
+
+def test_grids_are_learned_towards_less_error() -> None:
+    torch.manual_seed(0)
+    layer = QuantConv2d(torch.nn.Conv2d(1, 1, 1), QuantizeConfig(activation_bits=4)).train()
+    values = torch.rand(1, 1, 64, 64)
+    layer.calibrate(values.flatten(), "minmax")
+    layer.calibrated.mul_(3.0)  # three times too coarse
+    optimizer = torch.optim.Adam([layer.stretch], 0.05)
+    wide = float(layer.input_scale)
+    for _ in range(60):
+        loss = (layer._rounded_input(values, *layer.input_range()) - values).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert layer.input_scale.item() < 0.5 * wide
+
+
+def test_learned_and_fixed_grids_round_alike() -> None:
+    net, x = quantize(network(), pictures(), QuantizeConfig()), pictures()
+    with torch.no_grad():
+        assert torch.equal(net.train()(x), net.eval()(x))
+    fixed = quantize(network(), x, QuantizeConfig(learn_grids=False))
+    assert not any(layer.stretch.requires_grad for layer in quantized_layers(fixed))

@@ -51,8 +51,9 @@ def finetune(config: RunConfig, network: Upscaler, run: Path, data: Path) -> Ups
 def rounding_plan(config: RunConfig) -> RunConfig:
     """The run that fine-tunes the integer network: shorter, gentler, squared error, one level."""
     images = config.quantize.images
-    change = {"images": images, "lr": config.quantize.lr, "seed": config.train.seed + 1, "init": None}
-    train = config.train.model_copy(update=change | {"warmup": min(config.train.warmup, images // 10)})
+    pace = {"images": images, "lr": config.quantize.lr, "warmup": min(config.train.warmup, images // 10)}
+    change = {"seed": config.train.seed + 1, "init": None, "optimizer": "adamw"}
+    train = config.train.model_copy(update=pace | change)
     loss = LossConfig(pixel=config.loss.pixel, alphas=(1.0,), l2_share=1.0, distill=config.loss.distill)
     model = config.model.model_copy(update={"levels": 1})
     return config.model_copy(update={"train": train, "loss": loss, "model": model})
