@@ -83,3 +83,20 @@ def test_scores_of_other_tools_do_no_harm(zoo: Path, capsys: pytest.CaptureFixtu
     bundle.write(opened.folder, manifest, {name: zoo / "photo-x4-drafts" / name for name in manifest.files})
     assert limner("models") == 0
     assert "photo-x4" in capsys.readouterr().out
+
+
+def test_info_on_engines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMNER_FUSED_ISA", "none")
+    assert limner("info", "--engines", "--json") == 0
+    states = {state["engine"]: state for state in json.loads(capsys.readouterr().out)}
+    assert list(states) == ["openvino", "onnxruntime", "fused"]
+    assert states["openvino"]["ready"] and states["openvino"]["detail"][0].isdigit()
+    assert not states["fused"]["ready"] and states["fused"]["detail"]
+    assert limner("info", "--engines") == 0
+    assert states["fused"]["detail"][:30] in capsys.readouterr().out
+
+
+def test_info_wants_one_subject(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["photo-x2", "--engines"]):
+        assert limner("info", *words) == 2
+        assert "name one bundle, or give --engines" in capsys.readouterr().err

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from limner.cli import console
+from limner.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,12 +30,26 @@ def models(json: Json = False) -> None:
 
 
 def info(
-    name: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name in the zoo, or a bundle folder.")],
+    name: Annotated[
+        str | None, typer.Argument(metavar="BUNDLE", help="Zoo name, bundle folder, or a picture.", show_default=False)
+    ] = None,
+    *,
+    engines: Annotated[
+        bool, typer.Option("--engines", help="Show which engines can be used here, or why not.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Show what a bundle says about itself, after checking its files."""
+    """Show what a bundle says about itself, after checking its files; a picture's origin; or the engines here."""
     from limner import bundle
 
+    if engines == (name is not None):
+        raise UsageError("name one bundle, or give --engines.")
+    if name is None:
+        _show_engines(json)
+        return
+    if Path(name).is_file():
+        _show_origin(name, json)
+        return
     opened = bundle.read(name)
     if json:
         console.write_json(
@@ -41,6 +57,36 @@ def info(
         )
     else:
         console.data().print(_sheet(opened))
+
+
+def _show_origin(name: str, json: bool) -> None:
+    from rich.table import Table
+
+    from limner.runtime import provenance
+
+    found = provenance.origin(name)
+    if json:
+        console.write_json("-", found)
+        return
+    grid = Table(show_header=False, box=None)
+    for key, value in found.items():
+        grid.add_row(key.replace("_", " "), str(value))
+    console.data().print(grid if found else f"{name} does not say where it comes from.", markup=False)
+
+
+def _show_engines(json: bool) -> None:
+    from rich.table import Table
+
+    from limner.runtime.fused.engine import states
+
+    found = states()
+    if json:
+        console.write_json("-", [state._asdict() for state in found])
+        return
+    grid = Table("engine", "can be used", "detail")
+    for state in found:
+        grid.add_row(state.engine, "yes" if state.ready else "no", state.detail)
+    console.data().print(grid)
 
 
 def _summary(opened: Bundle[Manifest]) -> dict[str, Any]:
