@@ -8,6 +8,9 @@ What is understood, alone or as a tree of these:
 - a plain folder with a sibling `<folder>.manifest.jsonl` (columns `file`, `license`, `repo`, `path`);
 - WebDataset shards (`.tar`): pictures, with the caption as `.txt` or the columns as `.json` under the same key.
 
+Further captions lie beside the data, where `limner data caption` puts them: `captions.jsonl` in a folder (of pictures,
+or of archives), `train.zip.captions.jsonl` beside `train.zip`. A `captions` column of a row is read as well.
+
 No torch.
 """
 
@@ -23,8 +26,8 @@ import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -41,6 +44,8 @@ PICTURE_SUFFIXES = frozenset(
 _METADATA = ("metadata.jsonl", "metadata.csv")
 _SIDECARS = ("json", "txt")
 _MANIFEST = ".manifest.jsonl"
+_CAPTIONS = "captions.jsonl"
+_ORIGINS = re.compile(r"person|template|palette|(model|endpoint|vision):.+")
 _EMPTY: dict[Split, str] = {
     "train": "lower data.validation_fraction and data.test_fraction",
     "validation": "raise data.validation_fraction, or put pictures into a folder called validation",
@@ -48,6 +53,17 @@ _EMPTY: dict[Split, str] = {
 }
 _USED = ("file_name", "text", "group", "license", "source", "style", "split")
 _GIVEN = re.compile(r"(train|validation|val|test)([-_]\d+)*(\.zip|\.tar)?", re.IGNORECASE)
+
+
+class Caption(NamedTuple):
+    """One wording for a picture, and who gave it.
+
+    `origin`: "person", "template", "palette" (a template with a measured colour), "model:<name>",
+    "endpoint:<model>" or "vision:<model>".
+    """
+
+    text: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,7 @@ class Record:
     `split`: given by a `split` column, or by a folder or archive *below* the opened path that is called train,
     validation, val or test (or train-0001.tar ...); None when the data does not say.
     `text`, `license`, `source`, `style`: "" when unknown. `extra`: all other columns.
+    `captions`: all wordings, each once; what a person wrote comes first, and first of all `text`.
     """
 
     name: str
@@ -72,22 +89,131 @@ class Record:
     split: Split | None
     extra: Mapping[str, Any] = field(hash=False)
     read: Callable[[], bytes] = field(compare=False, repr=False)
+    captions: tuple[Caption, ...] = ()
 
 
-def open_records(path: str | os.PathLike[str], config: DataConfig) -> list[Record]:
+def open_records(
+    path: str | os.PathLike[str], config: DataConfig, captions: str | os.PathLike[str] | None = None
+) -> list[Record]:
     """Every picture below `path`, sorted by name, before any filter.
 
-    Raises LimnerError: no such path, no pictures, a damaged archive, or metadata at fault (the line is named).
+    `captions`: a table of captions for this very `path` that does not lie beside it.
+    Raises LimnerError: no such path, no pictures, a damaged archive, or metadata or captions at fault (the line is
+    named).
     """
     root = Path(path)
+    found, containers = _found(root, config)
+    tables = [*_caption_tables(root, containers), *([_table_at(Path(captions), "")] if captions else [])]
+    return captioned(found, tables)
+
+
+def open_without_captions(path: str | os.PathLike[str], config: DataConfig) -> list[Record]:
+    """As `open_records`, with no captions but those in the metadata."""
+    return _found(Path(path), config)[0]
+
+
+def _found(root: Path, config: DataConfig) -> tuple[list[Record], list[_Container]]:
     if not root.exists():
         raise LimnerError(f"{root}: no such file or folder; check the path of the data.")
-    found = [record for part in _containers(root) for record in _records(part, config)]
+    containers = list(_containers(root))
+    found = [record for part in containers for record in _records(part, config)]
     if not found:
         raise LimnerError(f"{root}: no pictures there; give a folder, .zip or .tar that holds PNG, JPEG or WebP.")
     if config.group_column != "group" and not any(config.group_column in record.extra for record in found):
         raise LimnerError(f"{root}: no record has the column {config.group_column!r} that data.group_column names.")
-    return sorted(found, key=lambda record: record.name)
+    return sorted(found, key=lambda record: record.name), containers
+
+
+class CaptionTable(NamedTuple):
+    """The text of a table of captions; `prefix` goes before its file names, `where` before its errors."""
+
+    where: str
+    prefix: str
+    text: str
+
+
+def table_beside(path: Path) -> Path:
+    """Where the captions of a folder, zip or shard lie."""
+    return path / _CAPTIONS if path.is_dir() else path.with_name(f"{path.name}.{_CAPTIONS}")
+
+
+def _caption_tables(root: Path, containers: Iterable[_Container]) -> Iterator[CaptionTable]:
+    if root.is_file() and table_beside(root).is_file():
+        yield _table_at(table_beside(root), "")
+    for container in containers:
+        for name, read in container.members.items():
+            folder, base = posixpath.split(name)
+            if base == _CAPTIONS or base.endswith(f".{_CAPTIONS}"):
+                prefix = posixpath.join(container.prefix, folder, base.removesuffix(_CAPTIONS).removesuffix("."), "")
+                where = f"{container.path}/{name}"
+                yield CaptionTable(where, prefix, _decoded(read(), where))
+
+
+def _table_at(path: Path, prefix: str) -> CaptionTable:
+    try:
+        return CaptionTable(str(path), prefix, _decoded(path.read_bytes(), str(path)))
+    except OSError as error:
+        raise LimnerError(f"{path}: the captions cannot be read ({error.strerror}); check the path.") from None
+
+
+def captioned(records: Sequence[Record], tables: Iterable[CaptionTable]) -> list[Record]:
+    """The records with the captions of `tables` added.
+
+    Raises LimnerError that names the line: broken, a second one for a picture, or for a picture that is missing.
+    """
+    given = {record.name: list(record.captions) for record in records}
+    for table in tables:
+        for name, captions in parse_captions(table, given.keys()).items():
+            given[name] += captions
+    return [replace(record, captions=_in_order(given[record.name])) for record in records]
+
+
+def parse_captions(table: CaptionTable, known: Container[str]) -> dict[str, list[Caption]]:
+    """The captions of each picture in a table, by its name among the `known` ones. Raises as `captioned` does."""
+    found: dict[str, list[Caption]] = {}
+    for number, row in _json_lines(table.text, table.where):
+        where = f"{table.where}, line {number}"
+        name = table.prefix + _member("", _needed(row, "file_name", where))
+        if name not in known:
+            raise LimnerError(f"{where}: captions for a missing picture {name!r}; add the picture or remove the line.")
+        if name in found:
+            raise LimnerError(f"{where}: a second line for {name!r}; every picture needs one line.")
+        found[name] = _listed_captions(row.get("captions"), where)
+    return found
+
+
+def _listed_captions(value: object, where: str) -> list[Caption]:
+    if not isinstance(value, list):
+        raise LimnerError(f'{where}: no list "captions"; write [{{"text": ..., "origin": "person"}}].')
+    captions = [caption for each in value if (caption := _as_caption(each))]
+    if len(captions) < len(value):
+        raise LimnerError(f'{where}: a caption needs a "text" and an "origin" such as "person" or "template".')
+    return captions
+
+
+def _as_caption(value: object) -> Caption | None:
+    if not isinstance(value, dict):
+        return None
+    text, origin = value.get("text"), value.get("origin")
+    if not (isinstance(text, str) and text.strip() and isinstance(origin, str) and _ORIGINS.fullmatch(origin)):
+        return None
+    return Caption(text.strip(), origin)
+
+
+def _in_order(captions: Iterable[Caption]) -> tuple[Caption, ...]:
+    """What persons wrote first; the same words once."""
+    first: dict[str, Caption] = {}
+    for caption in sorted(captions, key=lambda caption: caption.origin != "person"):
+        first.setdefault(caption.text, caption)
+    return tuple(first.values())
+
+
+def _own_captions(columns: Mapping[str, Any]) -> tuple[Caption, ...]:
+    """`text`, and a column `captions`: plain strings, which persons wrote, or objects with their origin."""
+    listed = columns.get("captions")
+    own = [_string(columns, "text").strip(), *(listed if isinstance(listed, list) else [])]
+    plain = [Caption(each.strip(), "person") if isinstance(each, str) else _as_caption(each) for each in own]
+    return _in_order(caption for caption in plain if caption is not None and caption.text)
 
 
 def select(records: Iterable[Record], config: DataConfig) -> list[Record]:
@@ -126,9 +252,11 @@ def split_of(record: Record, config: DataConfig) -> Split:
     return "validation" if draw >= 1 - config.validation_fraction else "train"
 
 
-def load_split(path: str | os.PathLike[str], split: Split, config: DataConfig) -> list[Record]:
+def load_split(
+    path: str | os.PathLike[str], split: Split, config: DataConfig, captions: str | os.PathLike[str] | None = None
+) -> list[Record]:
     """Open, filter and split. Raises LimnerError when nothing is left, saying which step left nothing."""
-    records = open_records(path, config)
+    records = open_records(path, config, captions)
     kept = select(records, config)
     if not kept:
         licenses = ", ".join(sorted({record.license or "none" for record in records})[:8])
@@ -269,6 +397,7 @@ def from_columns(
         split=_split_name(_string(columns, "split")) or _split_in(name),
         extra={key: value for key, value in columns.items() if key not in _USED},
         read=read,
+        captions=_own_captions(columns),
     )
 
 
