@@ -1,8 +1,9 @@
-# make demo: upscale a photograph.  make test: the tests.  make check: lint, types, layers.
+# make demo: upscale a photograph, paint a grid.  make test: the tests.  make check: lint, types, layers.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PAINT = $(BIN)/limner generate --file examples/prompts.txt -n 4 --seed 1 --grid --out out/icons.png --overwrite
 
 .PHONY: demo test test-slow check bench docs zoo clean
 
@@ -21,6 +22,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 demo: $(VENV)/.base
 	$(BIN)/limner upscale examples/strawberries.jpg --out out/strawberries-x4.png --overwrite
+	@if [ -e src/limner/zoo/icons/manifest.json ]; then $(PAINT); fi
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest

@@ -3,9 +3,10 @@
 set -euo pipefail
 data=${1:-../shared/data/sr/test}
 mkdir -p out
-limner evaluate photo-x4 photo-x4-hq photo-x2 --set "$data/Set5" --set "$data/Set14" --set "$data/BSD100" --json out/int8.json
+limner evaluate photo-x4 photo-x4-hq photo-x2 --set "$data/Set5" --set "$data/Set14" --set "$data/BSD100" --engine fused \
+  --json out/int8.json
 limner evaluate photo-x4 photo-x4-hq photo-x2 --set "$data/Set5" --set "$data/Set14" --set "$data/BSD100" \
   --precision float --json out/float.json
-limner bench photo-x4 photo-x4-hq photo-x2 --engine openvino --engine onnxruntime --precision int8 --precision float \
-  --threads 1 --size 160x90 --json out/speed.json
+limner bench photo-x4 photo-x4-hq photo-x2 --engine openvino --engine onnxruntime --engine fused --precision int8 \
+  --threads 1 --threads 2 --size 160x90 --json out/speed.json
 python runs/figures.py out README.md README.zh-CN.md

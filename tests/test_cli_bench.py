@@ -10,6 +10,7 @@ from commandline import limner
 from kit import make_bundle
 
 from limner import bundle
+from limner.runtime.fused import native
 
 QUICK = ("--size", "40x30", "--repeats", "2")
 
@@ -82,3 +83,24 @@ def test_an_empty_zoo(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(bundle, "ZOO", here)
     assert limner("bench") == 2
     assert "the zoo is empty" in capsys.readouterr().err
+
+
+def test_fused_without_its_kernels_says_what_ran(
+    zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIMNER_FUSED_ISA", "none")
+    assert limner("bench", str(zoo / "photo-x2"), *QUICK, "--engine", "fused", "--profile") == 0
+    text = capsys.readouterr().out
+    assert "fused (openvino ran)" in text and "stage" not in text
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason=f"needs the extension: {native.unavailable()}")
+def test_profile_of_the_fused_engine(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how = ("--engine", "fused", "--profile")
+    assert limner("bench", str(zoo / "photo-x2"), *QUICK, *how, "--json", "-") == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["ran"] == "fused"
+    assert [stage["name"] for stage in row["stages"]][:2] == ["0 dense 3x3, 3 -> 16", "1 depthwise 3x3, 16 -> 16"]
+    assert sum(stage["time_share"] for stage in row["stages"]) == pytest.approx(1)
+    assert limner("bench", str(zoo / "photo-x2"), *QUICK, *how) == 0
+    assert "% of int8 peak" in capsys.readouterr().out

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from limner.config import merge, override, parse
+from limner.config import PainterConfig, merge, override, parse
 from limner.errors import UsageError
-from limner.recipes import RECIPES, photo_x4, tuned
+from limner.recipes import RECIPES, icons_direct, photo_x4, tuned
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -43,6 +43,30 @@ def test_sections_must_agree() -> None:
         override(photo_x4(), ["model.levels=3"])
     with pytest.raises(UsageError, match=r"multiple of model\.unshuffle"):
         override(photo_x4(), ["model.unshuffle=2", "train.crop=47"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("painter.down=[1]", r"3 widths need 2 entries each in down and up"),
+        ("painter.size=40", r"size=40 is not a multiple of 16"),
+        ("painter.attention=[3]", r"names a level that is not among 0 to 2"),
+        ("painter.heads=3", r"heads=3 does not divide"),
+        ("loss.alphas=[1.0]", r"loss\.alphas has 1 weights for pictures of \(8, 16, 32, 64\) pixels"),
+        ("painter.timed=true", r"timed=true is for flows"),
+        ("objective=flow", r"a flow needs painter\.timed=true and painter\.noise=64"),
+        ("objective=upscale", r"objective='upscale' is not one of task='generate'"),
+    ],
+)
+def test_painters_must_be_possible(change: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        override(icons_direct(), [change])
+
+
+def test_levels_of_a_painter() -> None:
+    assert PainterConfig().grids == (16, 8, 4)
+    assert PainterConfig().sides == (8, 16, 32, 64)
+    assert PainterConfig(size=128, cell=8, widths=(16,), down=(), up=(), attention=()).sides == (16, 32, 64, 128)
 
 
 def test_tuned_replaces_keys_and_checks_them() -> None:

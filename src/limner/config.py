@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from limner.errors import UsageError
 
 Kind = Literal["separable", "grouped", "dense"]
+Objective = Literal["upscale", "direct", "flow", "pairs", "student", "match"]
 
 
 class Section(BaseModel):
@@ -27,6 +28,7 @@ class DataConfig(Section):
         default=(), description="drop records whose licence contains one of these"
     )
     styles: tuple[str, ...] | None = Field(default=None, description="keep only these styles")
+    captions: str | None = Field(default=None, description="table of captions that does not lie beside the pictures")
     group_column: str = Field(default="group", description="records that share this value stay in one split")
     validation_fraction: float = Field(
         default=0.02, ge=0, lt=1, description="share of groups held out when no split is given"
@@ -68,18 +70,18 @@ class UpscalerConfig(Section):
 
 
 class PainterConfig(Section):
-    """Shape of a painter: a U on the pixel-unshuffled picture, every level half as wide as the one before, in pixels."""
+    """Shape of a painter: a U on the pixel-unshuffled picture; every level has half the side of the one before."""
 
     size: int = Field(default=64, ge=16, description="side of the picture, pixels")
     cell: Literal[2, 4, 8] = Field(default=4, description="the finest level of the trunk works at 1/cell of the size")
-    widths: tuple[int, ...] = Field(default=(96, 192, 384), description="channels of each level, fine to coarse")
+    widths: tuple[int, ...] = Field(default=(64, 128, 256), description="channels of each level, fine to coarse")
     down: tuple[int, ...] = Field(default=(1, 1), description="blocks on the way down, fine to coarse")
     middle: int = Field(default=2, ge=0, description="blocks at the coarsest level")
     up: tuple[int, ...] = Field(default=(2, 2), description="blocks on the way up, fine to coarse")
     expansion: int = Field(default=2, ge=1, le=8, description="channels inside a block, as a multiple of its width")
-    kernel: Literal[3, 5, 7] = 5
+    kernel: Literal[3, 5, 7] = 3
     condition: int = Field(default=256, ge=8, description="length of the vector that FiLM reads")
-    memory: int = Field(default=256, ge=0, description="hidden units of the map from text to the coarsest level; 0: none")
+    memory: int = Field(default=256, ge=0, description="hidden units between text and the coarsest level; 0: none")
     attention: tuple[int, ...] = Field(default=(1,), description="levels whose way up begins by reading the tokens")
     heads: int = Field(default=4, ge=1)
     noise: int = Field(default=64, ge=1, description="channels of the noise at the finest level")
@@ -90,8 +92,9 @@ class PainterConfig(Section):
         levels = len(self.widths)
         if len(self.down) != levels - 1 or len(self.up) != levels - 1:
             raise ValueError(f"{levels} widths need {levels - 1} entries each in down and up")
-        if self.size % (self.cell * 2 ** (levels - 1)):
-            raise ValueError(f"size={self.size} is not a multiple of {self.cell * 2 ** (levels - 1)}, the coarsest cell")
+        coarsest = self.cell * 2 ** (levels - 1)
+        if self.size % coarsest:
+            raise ValueError(f"size={self.size} is not a multiple of {coarsest}, the coarsest cell")
         if any(not 0 <= level < levels for level in self.attention):
             raise ValueError(f"attention={self.attention} names a level that is not among 0 to {levels - 1}")
         if any(self.widths[level] % self.heads for level in self.attention):
@@ -106,7 +109,7 @@ class PainterConfig(Section):
     @property
     def sides(self) -> tuple[int, ...]:
         """Sides of the pictures the network gives, coarse to fine: from the second level on, doubled up to `size`."""
-        first = self.grids[1] if len(self.grids) > 1 else self.grids[0]
+        first = self.grids[:2][-1]
         return tuple(first * 2**k for k in range((self.size // first).bit_length()))
 
 
@@ -114,8 +117,9 @@ class TextConfig(Section):
     """The text bundle whose vectors a painter reads."""
 
     bundle: str = Field(default="text-minilm", description="name in the zoo, or folder")
-    tokens: int = Field(default=32, ge=1, description="length that states are padded or cut to")
+    tokens: int = Field(default=16, ge=1, description="length that states are padded or cut to")
     width: int = Field(default=384, ge=1, description="length of a token's vector")
+    cache: str | None = Field(default=None, description="file that keeps the vectors; default: beside the run folder")
 
 
 class LossConfig(Section):
@@ -126,6 +130,7 @@ class LossConfig(Section):
     fourier: float = Field(default=0.0, ge=0, description="weight of the L1 distance of the Fourier transforms")
     l2_share: float = Field(default=0.15, ge=0, le=1, description="last share of the run that is trained on L2 alone")
     distill: float = Field(default=0.0, ge=0, le=1, description="weight of the teacher's picture against the true one")
+    best_of: int = Field(default=1, ge=1, description="painters: draws of noise of which the best is learned from")
 
 
 class AdversarialConfig(Section):
@@ -139,6 +144,42 @@ class AdversarialConfig(Section):
     width: int = Field(default=32, ge=4)
     lr: float = Field(default=2e-4, gt=0)
     start_share: float = Field(default=0.5, ge=0, lt=1, description="share of the run before the adversary joins")
+    mismatch: float = Field(
+        default=1.0, ge=0, description="painters: weight of telling a picture's own caption from another's"
+    )
+    augment: bool = Field(default=True, description="painters: the critic sees pictures shifted and with holes")
+    balance: bool = Field(
+        default=False, description="weight is the share of the pixel loss's gradient at the picture, in every step"
+    )
+
+
+class FlowConfig(Section):
+    """Flow matching and its sampler."""
+
+    t_mean: float = Field(default=0.4, description="t = sigmoid(normal(t_mean, t_std)); 1 is noise alone")
+    t_std: float = Field(default=1.0, gt=0)
+    t_least: float = Field(default=0.1, gt=0, lt=1, description="the velocity's weight 1 / t^2 stops growing below it")
+    text_dropout: float = Field(default=0.1, ge=0, lt=1, description="share of pictures that are learned without text")
+    steps: int = Field(default=12, ge=1, description="steps of the sampler")
+    guidance: float = Field(default=2.5, ge=0, description="1 is none; 0 ignores the text")
+
+
+class MatchConfig(Section):
+    """The text-picture encoder inside a painter's loss (never one that evaluates)."""
+
+    run: str | None = Field(default=None, description="run folder of the encoder; none: neither term")
+    weight: float = Field(default=0.0, ge=0, description="weight of the contrastive loss of painted pictures")
+    features: float = Field(default=0.0, ge=0, description="weight of the distance to the true picture in its features")
+
+
+class PairsConfig(Section):
+    """What a teacher paints for its student."""
+
+    teacher: str | None = Field(default=None, description="run folder of the flow that paints the pairs")
+    count: int = Field(default=40_000, ge=1)
+    shard: int = Field(default=1_024, ge=1, description="pairs per file")
+    recombined: float = Field(default=0.2, ge=0, le=1, description="share of captions with another picture's style")
+    folder: str | None = Field(default=None, description="student: run folder that holds the pairs")
 
 
 class TrainConfig(Section):
@@ -187,6 +228,7 @@ class PackConfig(Section):
 
     tolerance: float = Field(default=2e-4, gt=0, description="largest |float graph - torch|, pictures in 0..1")
     int8_tolerance: float = Field(default=0.5, gt=0, description="largest mean |int8 engine - torch|, last bits")
+    max_gap: float = Field(default=4.0, gt=0, description="painters: largest mean |int8 - float|, last bits")
     max_drop: float = Field(default=0.08, gt=0, description="dB of Y-PSNR that int8 may cost against float")
     min_gain: float = Field(
         default=0.0, description="dB over bicubic that the int8 graph must reach on the evaluation set"
@@ -194,13 +236,19 @@ class PackConfig(Section):
 
 
 class RunConfig(Section):
-    """One run, whole: stored in the run folder and in the bundle."""
+    """One run, whole: stored in the run folder and in the bundle. `model` is for upscalers, `painter` for painters."""
 
     name: str
-    task: Literal["upscale"] = "upscale"
+    task: Literal["upscale", "generate"] = "upscale"
+    objective: Objective = "upscale"
     data: DataConfig = DataConfig()
     degrade: DegradeConfig = DegradeConfig()
     model: UpscalerConfig = UpscalerConfig()
+    painter: PainterConfig = PainterConfig()
+    text: TextConfig = TextConfig()
+    flow: FlowConfig = FlowConfig()
+    match: MatchConfig = MatchConfig()
+    pairs: PairsConfig = PairsConfig()
     loss: LossConfig = LossConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
     train: TrainConfig = TrainConfig()
@@ -209,12 +257,27 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
+        if (self.task == "upscale") != (self.objective == "upscale"):
+            raise ValueError(f"objective={self.objective!r} is not one of task={self.task!r}")
+        return self._consistent_upscaler() if self.task == "upscale" else self._consistent_painter()
+
+    def _consistent_upscaler(self) -> RunConfig:
         if len(self.loss.alphas) != self.model.levels:
             raise ValueError(f"loss.alphas has {len(self.loss.alphas)} weights for model.levels={self.model.levels}")
         if self.train.crop % self.model.unshuffle:
             raise ValueError(
                 f"train.crop={self.train.crop} is not a multiple of model.unshuffle={self.model.unshuffle}"
             )
+        return self
+
+    def _consistent_painter(self) -> RunConfig:
+        sides, whole = self.painter.sides, 4 * self.painter.cell**2
+        if len(self.loss.alphas) != len(sides):
+            raise ValueError(f"loss.alphas has {len(self.loss.alphas)} weights for pictures of {sides} pixels")
+        if self.objective in ("flow", "pairs") and not (self.painter.timed and self.painter.noise == whole):
+            raise ValueError(f"a flow needs painter.timed=true and painter.noise={whole}, a whole noisy picture")
+        if self.objective in ("direct", "student") and self.painter.timed:
+            raise ValueError("painter.timed=true is for flows; this painter takes one step")
         return self
 
 

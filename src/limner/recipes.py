@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from limner.config import (
+    AdversarialConfig,
     DataConfig,
     LossConfig,
+    PainterConfig,
     QuantizeConfig,
     RunConfig,
     TrainConfig,
@@ -69,15 +71,109 @@ def photo_x4_real() -> RunConfig:
     return tuned(photo_x4_hq(), "photo-x4-real", degrade={"kind": "realworld"}, pack={"min_gain": -2.0})
 
 
+def icons_match() -> RunConfig:
+    """The encoder of pictures and prompts inside the losses of painters. It learns from half of the groups."""
+    return RunConfig(
+        name="icons-match",
+        task="generate",
+        objective="match",
+        data=DataConfig(exclude_licenses=NOT_SHIPPABLE),
+        loss=LossConfig(alphas=(1.0,) * 4),
+        adversarial=AdversarialConfig(width=64),
+        train=TrainConfig(
+            images=200_000,
+            batch=64,
+            optimizer="adamw",
+            lr=2e-3,
+            warmup=6_400,
+            threads=1,
+            checkpoint_every=19_200,
+            sample_every=38_400,
+        ),
+    )
+
+
+def icons_direct() -> RunConfig:
+    """The icon painter, learned from the pictures themselves; an adversary joins for the last part."""
+    return RunConfig(
+        name="icons",
+        task="generate",
+        objective="direct",
+        data=DataConfig(exclude_licenses=NOT_SHIPPABLE),
+        painter=PainterConfig(noise=16),
+        loss=LossConfig(pixel="l1", alphas=(0.5, 0.5, 0.5, 1.0), best_of=2),
+        adversarial=AdversarialConfig(weight=0.5, balance=True, width=64, gamma=0.2, penalty_every=8, start_share=0.6),
+        train=TrainConfig(
+            images=1_200_000,
+            batch=32,
+            optimizer="adamw",
+            lr=3e-3,
+            warmup=6_400,
+            threads=1,
+            checkpoint_every=9_600,
+            sample_every=38_400,
+        ),
+    )
+
+
+def icons_gan() -> RunConfig:
+    """The baseline: the same painter from the adversary and the text match alone."""
+    return tuned(
+        icons_direct(),
+        "icons-gan",
+        loss={"alphas": (0.0,) * 4, "best_of": 1},
+        adversarial={"weight": 1.0, "balance": False, "start_share": 0.0},
+        train={"lr": 4e-4},
+    )
+
+
+def icons_teacher() -> RunConfig:
+    """Flow matching: many steps, and the pictures that the student learns from."""
+    return tuned(
+        icons_direct(),
+        "icons-teacher",
+        top={"objective": "flow"},
+        painter={"noise": 64, "timed": True},
+        loss={"alphas": (0.1, 0.1, 0.2, 1.0), "best_of": 1},
+        adversarial={"weight": 0.0},
+    )
+
+
+def icons_pairs() -> RunConfig:
+    """Noise, caption and the picture that icons-teacher paints from them. Name it with pairs.teacher."""
+    return tuned(icons_teacher(), "icons-pairs", top={"objective": "pairs"})
+
+
+def icons() -> RunConfig:
+    """The one-step student of icons-teacher. Start it from that run with train.init; pairs.folder holds its pairs."""
+    return tuned(
+        icons_direct(),
+        "icons",
+        top={"objective": "student"},
+        painter={"noise": 64},
+        loss={"best_of": 1},
+        adversarial={"start_share": 0.5},
+    )
+
+
 def tuned(config: RunConfig, name: str | None = None, **sections: dict[str, object]) -> RunConfig:
-    """`config` with some keys of some sections replaced: tuned(photo_x4(), "mine", model={"depth": 4})."""
-    raw: dict[str, Any] = config.model_dump() | ({"name": name} if name else {})
+    """`config` with some keys of some sections replaced: tuned(photo_x4(), "mine", model={"depth": 4}).
+
+    `top` replaces keys outside the sections.
+    """
+    raw: dict[str, Any] = config.model_dump() | ({"name": name} if name else {}) | sections.pop("top", {})
     for key, change in sections.items():
         raw[key] = raw[key] | change
     return RunConfig.model_validate(raw)
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "icons": icons,
+    "icons-direct": icons_direct,
+    "icons-gan": icons_gan,
+    "icons-match": icons_match,
+    "icons-pairs": icons_pairs,
+    "icons-teacher": icons_teacher,
     "photo-x2": photo_x2,
     "photo-x4": photo_x4,
     "photo-x4-hq": photo_x4_hq,

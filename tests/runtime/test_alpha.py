@@ -60,3 +60,35 @@ def test_bound_clips_to_the_neighbourhood() -> None:
     edge = ~inside & ~outside
     assert (painted[inside] == 255).all() and (painted[outside] == 0).all()
     assert len(np.unique(painted[edge])) > 50
+
+
+def test_straight_undoes_premultiplied() -> None:
+    random = np.random.default_rng(0)
+    for dtype, off in ((np.uint8, 12), (np.uint16, 12)):
+        top = np.iinfo(dtype).max
+        pixels = random.integers(0, top, (9, 11, 3), dtype=dtype, endpoint=True)
+        mask = random.integers(top // 10, top, (9, 11), dtype=dtype, endpoint=True)
+        there = transparency.premultiplied(pixels, mask)
+        back = transparency.straight(there)
+        np.testing.assert_array_equal(back[..., 3], mask)
+        # A product is off by half a step at most, which division by alpha enlarges up to tenfold.
+        assert np.abs(back[..., :3].astype(int) - pixels).max() <= off
+        np.testing.assert_array_equal(transparency.straight(np.stack([there, there]))[1], back)
+
+
+def test_straight_leaves_no_fringe() -> None:
+    """Around an orange disc: orange, not black, so that enlarging the straight picture darkens nothing."""
+    picture = np.zeros((16, 16, 4), np.uint8)
+    picture[4:12, 4:12] = 255, 128, 0, 255
+    picture[4:12, 3] = 1, 1, 0, 2  # next to nothing, of a colour that rounding made up
+    straight = transparency.straight(picture)
+    np.testing.assert_array_equal(straight[3, 6], (255, 128, 0, 0))
+    np.testing.assert_array_equal(straight[6, 13], (255, 128, 0, 0))
+    assert np.abs(straight[6, 3, :3].astype(int) - (255, 128, 0)).max() <= 2 and straight[6, 3, 3] == 2
+    np.testing.assert_array_equal(straight[0, 0], 0)
+
+
+def test_straight_cuts_colours_above_alpha() -> None:
+    picture = np.full((1, 1, 4), 100, np.uint8)
+    picture[..., 0] = 120
+    np.testing.assert_array_equal(transparency.straight(picture)[0, 0], (255, 255, 255, 100))

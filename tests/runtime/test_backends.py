@@ -15,14 +15,16 @@ from limner.errors import LimnerError, UsageError
 from limner.runtime import backends
 from limner.runtime.backends import BACKENDS, OpenVINOEngine, open_engine
 
+PACKAGES = ["openvino", "onnxruntime"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("bundles") / "small", scale=3, multiple=2)
 
 
-def test_both_engines_are_there() -> None:
-    assert list(BACKENDS) == ["openvino", "onnxruntime"]
+def test_the_engines_are_there() -> None:
+    assert list(BACKENDS) == [*PACKAGES, "fused"]
 
 
 def test_engines_agree_on_int8(folder: Path) -> None:
@@ -32,7 +34,7 @@ def test_engines_agree_on_int8(folder: Path) -> None:
     side of a rounding step, and later layers spread that.
     """
     x = photo(60, 80)[None]
-    a, b = (open_engine(name, folder / "int8.onnx", 1).session(60, 80)(x).astype(int) for name in BACKENDS)
+    a, b = (open_engine(name, folder / "int8.onnx", 1).session(60, 80)(x).astype(int) for name in PACKAGES)
     assert a.shape == (1, 180, 240, 3)
     assert (np.abs(a - b) <= 1).mean() > 0.95
     assert abs((a - b).mean()) < 0.05
@@ -42,7 +44,7 @@ def test_engines_agree_on_int8(folder: Path) -> None:
 def test_engines_agree_on_float(folder: Path) -> None:
     """Both compute in float32: with bfloat16 the difference would be about 7e-3."""
     x = np.float32(photo(60, 80)[None] / 255)
-    a, b = (open_engine(name, folder / "float.onnx", 1).session(60, 80)(x) for name in BACKENDS)
+    a, b = (open_engine(name, folder / "float.onnx", 1).session(60, 80)(x) for name in PACKAGES)
     assert np.abs(a - b).max() < 1e-5
 
 
@@ -94,7 +96,7 @@ def test_unknown_engine(folder: Path) -> None:
         open_engine("openvno", folder / "int8.onnx")
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", PACKAGES)
 def test_a_missing_package_is_named(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = importlib.import_module
 

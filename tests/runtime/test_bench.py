@@ -81,7 +81,7 @@ def test_the_yardstick_is_the_network_of_its_definition() -> None:
 
 def test_rounds_are_interleaved() -> None:
     order: list[str] = []
-    times = bench._interleaved([lambda: order.append("a"), lambda: order.append("b")], 3, lambda done, total: None)
+    times = bench.interleaved([lambda: order.append("a"), lambda: order.append("b")], 3, lambda done, total: None)
     assert order == ["a", "b"] * 4 and times.shape == (2, 3)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from limner.config import LossConfig
-from limner.train.losses import charbonnier, fourier_l1, l1, l2, multilevel
+from limner.train.losses import charbonnier, fourier_l1, l1, l2, multilevel, paintings
 from limner.train.step import discriminator_losses, generator_loss, gradient_penalty
 
 
@@ -73,3 +73,11 @@ def test_gradient_penalty_reaches_the_critic() -> None:
     gradient_penalty(critic(x), x).backward()
     assert critic.gain.grad is not None
     assert critic.gain.grad.item() == pytest.approx(2 * 3.0 * 9)
+
+
+def test_painting_levels_are_compared_with_means_over_cells() -> None:
+    target = torch.rand(2, 4, 16, 16)
+    levels = [torch.nn.functional.avg_pool2d(target, 4), target + 0.5]
+    only_coarse = LossConfig(pixel="l1", alphas=(1.0, 0.0))
+    assert paintings(levels, target, only_coarse).item() == pytest.approx(0, abs=1e-6)
+    assert paintings(levels, target, LossConfig(pixel="l1", alphas=(1.0, 0.4))).item() == pytest.approx(0.2, abs=1e-5)

@@ -67,3 +67,8 @@ def test_it_learns_and_resumes_to_the_same_weights() -> None:
     checkpoint.restore_optimizer(resumed, saved, "optimizer")
     fit(network, resumed, 60, start=10)
     assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+
+
+def test_maps_from_a_text_vector_are_too_large() -> None:
+    assert is_matrix(torch.zeros(512, 512, 1, 1))
+    assert not is_matrix(torch.zeros(2048, 256, 1, 1))

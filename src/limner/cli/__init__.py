@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from limner.cli import data, measure, speed, training, upscaling, zoo
+from limner.cli import data, measure, painting, speed, text, training, upscaling, zoo
 from limner.cli.console import complain
 from limner.errors import LimnerError, UsageError
 
@@ -24,15 +24,19 @@ app = typer.Typer(
 datasets = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after training data.")
 
 app.command("upscale")(upscaling.upscale)
+app.command("generate")(painting.generate)
+app.command("sheet")(painting.sheet)
 app.command("models")(zoo.models)
 app.command("info")(zoo.info)
 app.command("evaluate")(measure.evaluate)
 app.command("bench")(speed.bench)
 app.add_typer(datasets, name="data")
 datasets.command("check")(data.check)
+datasets.command("caption")(data.caption)
 datasets.command("shards")(data.shards)
 app.command("train")(training.train)
 app.command("pack")(training.pack)
+app.command("pack-text")(text.pack_text)
 
 
 def _version(asked: bool) -> None:

@@ -39,7 +39,7 @@ def evaluate(
     downsampler: Annotated[
         str, typer.Option(metavar="NAME", help="bicubic (antialiased, as MATLAB) or decimate (as cv2).")
     ] = "bicubic",
-    engine: Engine = "openvino",
+    engine: Engine = "auto",
     precision: Precision = "int8",
     threads: Threads = 0,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the figures here; - for stdout.")] = None,

@@ -9,7 +9,7 @@ import typer
 
 from limner.errors import UsageError
 
-Engine = Annotated[str, typer.Option(metavar="NAME", help="openvino or onnxruntime.")]
+Engine = Annotated[str, typer.Option(metavar="NAME", help="auto, fused, openvino or onnxruntime.")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="int8 or float.")]
 Threads = Annotated[int, typer.Option(min=0, metavar="N", help="CPU threads; 0 takes all cores.")]
 Set = Annotated[

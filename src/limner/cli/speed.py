@@ -25,7 +25,7 @@ def bench(
     ] = None,
     *,
     engine: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="openvino (default) or onnxruntime. Repeatable.")
+        list[str] | None, typer.Option(metavar="NAME", help="openvino (default), onnxruntime or fused. Repeatable.")
     ] = None,
     precision: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="int8 (default) or float. Repeatable.")
@@ -34,9 +34,15 @@ def bench(
         list[int] | None, typer.Option(min=0, metavar="N", help="CPU threads, 1 by default; 0: all cores. Repeatable.")
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of the input, pixels.")] = "160x90",
+    batch: Annotated[
+        list[int] | None, typer.Option(min=1, metavar="N", help="Of painters: pictures per call; 1 to 32. Repeatable.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed pictures per configuration.")] = 30,
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure peak memory, each in a process of its own.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also time the stages of what runs on the fused engine.")
     ] = False,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the figures here; - for stdout.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the latencies into this PNG.")] = None,
@@ -44,29 +50,36 @@ def bench(
         Path | None, typer.Option(metavar="FILE", help="Compare with an earlier --json; slower ends in exit code 1.")
     ] = None,
 ) -> None:
-    """Time upscalers, engines x precisions x threads, beside a plain network measured in the same rounds."""
+    """Time upscalers and painters, engines x precisions x threads, beside a plain network in the same rounds."""
     from limner import bundle
     from limner.runtime import bench as benches
+    from limner.runtime import paint_bench
 
     old = benches.read(compare) if compare else None
-    chosen = names or bundle.zoo()
-    if not chosen:
-        raise UsageError("the zoo is empty: name the bundle folders to time.")
+    upscalers, painters = _by_task(names or bundle.zoo())
+    how = engine or ["auto"], precision or ["int8"], threads or [1]
+    rows: list[Row] = []
     with console.progress("rounds") as bar:
         task = bar.add_task("timing", total=repeats)
-        rows = benches.bench(
-            chosen,
-            engine or ["openvino"],
-            precision or ["int8"],
-            threads or [1],
-            size=pixels("--size", size),
-            repeats=repeats,
-            memory=memory,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if upscalers:
+            shape = pixels("--size", size)
+            rows += benches.bench(
+                upscalers, *how, size=shape, repeats=repeats, memory=memory, profile=profile, progress=show
+            )
+        if painters:
+            rows += paint_bench.bench(
+                painters, *how, batches=batch or paint_bench.BATCHES, repeats=repeats, progress=show
+            )
     report = benches.report(rows)
     if json != "-":
         console.data().print(_times(rows))
+        for row in rows:
+            if row.stages:
+                console.data().print(_profile(row))
     if json:
         console.write_json(json, report.model_dump(mode="json"))
     if plot:
@@ -75,17 +88,54 @@ def bench(
         _judge(benches.compare(old, report), str(compare))
 
 
+def _by_task(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The bundles that upscale, and those that paint. Text bundles are timed with the painters that read them."""
+    from limner import bundle
+
+    if not names:
+        raise UsageError("the zoo is empty: name the bundle folders to time.")
+    tasks = {name: bundle.read(name).manifest.task for name in names}
+    chosen = [[name for name in names if tasks[name] == task] for task in ("upscale", "generate")]
+    if not any(chosen):
+        raise UsageError("there is no upscaler and no painter to time: name the bundle folders.")
+    return chosen[0], chosen[1]
+
+
 def _times(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
-    title = f"{rows[0].width}x{rows[0].height} in; yardstick {rows[0].yardstick_ms:.2f} ms"
+    side = "out" if rows[0].stage else "in"
+    title = f"{rows[0].width}x{rows[0].height} {side}; yardstick {rows[0].yardstick_ms:.2f} ms"
     grid = Table("bundle", "engine", "precision", title=title, title_justify="left")
-    for heading in ("threads", "p50 ms", "p95 ms", "ratio", "pictures/s", "MP/s out", "load ms", "peak MiB"):
+    costs = "load ms", "peak MiB", "% of int8 peak", "% of memory limit"
+    for heading in ("threads", "p50 ms", "p95 ms", "ratio", "pictures/s", "MP/s out", *costs):
         grid.add_column(heading, justify="right")
     for row in rows:
         speed = f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.ratio:.3f}", f"{row.pictures_per_s:.1f}"
         cost = f"{row.megapixels_per_s:.1f}", f"{row.load_ms:.0f}", "" if row.peak_mb is None else f"{row.peak_mb:.0f}"
-        grid.add_row(row.bundle, row.engine, row.precision, str(row.threads), *speed, *cost)
+        roof = _percent(row.peak_share), _percent(row.memory_share)
+        grid.add_row(row.label, _engine(row), row.precision, str(row.threads), *speed, *cost, *roof)
+    return grid
+
+
+def _engine(row: Row) -> str:
+    return row.engine if row.ran in ("", row.engine) else f"{row.engine} ({row.ran} ran)"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def _profile(row: Row) -> Table:
+    """Stages in the order they run; times of all threads added up."""
+    from rich.table import Table
+
+    title = f"{row.bundle}, {row.engine}, threads {row.threads}: {sum(stage.ms for stage in row.stages):.2f} ms"
+    grid = Table("stage", title=title, title_justify="left")
+    for heading in ("ms", "% of time", "% of int8 peak"):
+        grid.add_column(heading, justify="right")
+    for stage in row.stages:
+        grid.add_row(stage.name, f"{stage.ms:.3f}", _percent(stage.time_share), _percent(stage.peak_share))
     return grid
 
 
@@ -96,7 +146,7 @@ def _judge(changes: list[Change], earlier: str) -> None:
         assert row is not None
         times = "" if change.ratio is None else f" ({change.ratio:.2f} times {earlier})"
         console.log().print(
-            f"{row.bundle} {row.precision}, {row.engine}, threads {row.threads}: {change.verdict}{times}"
+            f"{row.label} {row.precision}, {row.engine}, threads {row.threads}: {change.verdict}{times}"
         )
     slower = sum(change.verdict == "slower" for change in changes)
     if slower:

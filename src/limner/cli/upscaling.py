@@ -55,7 +55,7 @@ def upscale(
     strength: Annotated[
         float, typer.Option(min=0, max=1, metavar="N", help="1 is the network's picture, 0 is plain bicubic.")
     ] = 1.0,
-    engine: Engine = "openvino",
+    engine: Engine = "auto",
     precision: Precision = "int8",
     threads: Threads = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there.")] = False,

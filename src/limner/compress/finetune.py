@@ -15,7 +15,8 @@ from limner.data.records import load_split
 from limner.errors import LimnerError
 from limner.models.upscaler import Upscaler
 from limner.train import checkpoint
-from limner.train.loop import CALIBRATION, fit, launch, validation_pairs
+from limner.train.loop import CALIBRATION, fit, launch, teacher_of, validation_pairs
+from limner.train.objectives.upscale import Upscale
 
 FOLDER = "int8"
 
@@ -45,7 +46,8 @@ def finetune(config: RunConfig, network: Upscaler, run: Path, data: Path) -> Ups
     torch.manual_seed(plan.train.seed)
     pictures = decode_all(load_split(data, "train", config.data))
     sampler = CropSampler(pictures, config.model.scale, plan.train, config.degrade, fabric.device)
-    return fit(fabric, plan, quantized, sampler, validation_pairs(config, data), out).eval()
+    objective = Upscale(plan, sampler, validation_pairs(config, data), fabric.device, teacher_of(plan, fabric.device))
+    return fit(fabric, plan, quantized, objective, out).eval()
 
 
 def rounding_plan(config: RunConfig) -> RunConfig:

@@ -22,7 +22,7 @@ OPSET = 17
 Convolution = nn.Conv2d | QuantConv2d
 
 
-class _Writer:
+class Writer:
     """Collects nodes and constants; every method returns the name of the value it makes."""
 
     def __init__(self) -> None:
@@ -33,6 +33,9 @@ class _Writer:
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
+
+    def ints(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         name = f"{kind.lower()}_{len(self.nodes)}"
@@ -48,9 +51,17 @@ class _Writer:
             x, weight_name, bias_name = self._integer(x, conv, weight)
         else:
             weight_name, bias_name = self.constant(weight), self.constant(_numpy(conv.bias))
-        size = weight.shape[-1]
+        size, margin, stride = weight.shape[-1], int(conv.padding[0]), int(conv.stride[0])
+        steps = {"strides": [stride, stride]} if stride > 1 else {}
         return self.node(
-            "Conv", x, weight_name, bias_name, kernel_shape=[size, size], pads=[size // 2] * 4, group=conv.groups
+            "Conv",
+            x,
+            weight_name,
+            bias_name,
+            kernel_shape=[size, size],
+            pads=[margin] * 4,
+            group=conv.groups,
+            **steps,
         )
 
     def _integer(self, x: str, conv: QuantConv2d, weight: NDArray[np.float32]) -> tuple[str, str, str]:
@@ -92,7 +103,7 @@ def build(network: Upscaler, name: str) -> onnx.ModelProto:
     Height and width are dynamic and must be multiples of config.unshuffle.
     """
     integer = isinstance(network.tail, QuantConv2d)
-    w = _Writer()
+    w = Writer()
     picture = _enter(w, integer)
     cell = network.config.unshuffle
     cells = w.node("SpaceToDepth", picture, blocksize=cell) if cell > 1 else picture
@@ -114,7 +125,7 @@ def _steps(network: Upscaler) -> list[Convolution | nn.ReLU]:
     return [module for module in parts.modules() if isinstance(module, nn.Conv2d | QuantConv2d | nn.ReLU)]
 
 
-def _enter(w: _Writer, integer: bool) -> str:
+def _enter(w: Writer, integer: bool) -> str:
     x = "x"
     if integer:
         x = w.node("Mul", w.node("Cast", x, to=TensorProto.FLOAT), w.constant(np.float32(1 / 255)))
@@ -128,7 +139,7 @@ def _nearest(scale: int, cell: int) -> NDArray[np.int64]:
     return ((row // scale * cell + column // scale) * 3 + colour).ravel()
 
 
-def _leave(w: _Writer, y: str, scale: int, cell: int, integer: bool) -> None:
+def _leave(w: Writer, y: str, scale: int, cell: int, integer: bool) -> None:
     """Clamp to bytes before the shuffle: what moves at full resolution is uint8, in rows of contiguous pixels."""
     if integer:
         y = w.node("Add", w.node("Mul", y, w.constant(np.float32(255))), w.constant(np.float32(0.5)))
@@ -142,7 +153,7 @@ def _leave(w: _Writer, y: str, scale: int, cell: int, integer: bool) -> None:
     w.nodes.append(helper.make_node("Reshape", [y, shape], ["y"], name="y"))
 
 
-def _model(w: _Writer, name: str, scale: int, dtype: int) -> onnx.ModelProto:
+def _model(w: Writer, name: str, scale: int, dtype: int) -> onnx.ModelProto:
     x = helper.make_tensor_value_info("x", dtype, [1, "height", "width", 3])
     y = helper.make_tensor_value_info("y", dtype, [1, f"height*{scale}", f"width*{scale}", 3])
     graph = helper.make_graph(w.nodes, name, [x], [y], w.constants)

@@ -7,16 +7,14 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 
-import limner
 from limner import bundle
-from limner.bundle import Bundle, Graph, Source, UpscalerManifest
+from limner.bundle import Bundle, Graph, Manifest, UpscalerManifest
 from limner.compress.finetune import calibration, finetune
 from limner.compress.quantize import quantize
 from limner.config import RunConfig, override
@@ -24,14 +22,15 @@ from limner.errors import LimnerError
 from limner.evaluate.report import Row, evaluate, to_json
 from limner.evaluate.sets import PictureSet, open_set
 from limner.export.graph import build
+from limner.export.pack_painter import pack_painter
 from limner.export.parity import float_error, int8_error
+from limner.export.provenance import provenance
 from limner.models.upscaler import Upscaler
 from limner.runtime.backends import BACKENDS
 from limner.runtime.painters import Upscaler as Painter
-from limner.train.loop import SOURCES, load_run
+from limner.train.loop import SOURCES, load_run, read_config
 
 PARITY_CROPS = 8
-LICENSE = "Apache-2.0"
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,16 @@ class Networks:
 
 def pack(
     run: Path, out: Path, sets: Sequence[Path], data: Path | None = None, overrides: Sequence[str] = ()
+) -> Manifest:
+    """Write the bundle `out` from the run folder `run` of an upscaler or a painter; returns its manifest."""
+    config = override(read_config(run), list(overrides))
+    if config.task == "generate":
+        return pack_painter(config, run, out)
+    return pack_upscaler(config, run, out, sets, data)
+
+
+def pack_upscaler(
+    config: RunConfig, run: Path, out: Path, sets: Sequence[Path], data: Path | None = None
 ) -> UpscalerManifest:
     """Write the bundle `out` from the run folder `run`; returns its manifest.
 
@@ -53,8 +62,7 @@ def pack(
     """
     if not sets:
         raise LimnerError("no test set to gate the bundle with: name one with --eval DIR.")
-    config, network = load_run(run)
-    config = override(config, list(overrides))
+    network = load_run(run)[1]
     pictures = [open_set(folder) for folder in sets]
     origin = json.loads((run / SOURCES).read_text("utf-8"))
     networks = _compress(config, network, run, data or Path(origin["data"]))
@@ -91,23 +99,10 @@ def _manifest(config: RunConfig, network: Upscaler, sources: list[dict[str, Any]
             "float": Graph(file="float.onnx", dtype="float32"),
             "int8": Graph(file="int8.onnx", dtype="uint8"),
         },
-        license=LICENSE,
-        sources=tuple(Source.model_validate(source) for source in sources),
         parameters=network.parameters_shipped(),
         macs_per_pixel=network.macs_per_pixel(),
-        recipe=_portable(config),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        limner=limner.__version__,
-        files={},
+        **provenance(config, sources),
     )
-
-
-def _portable(config: RunConfig) -> dict[str, Any]:
-    """The recipe without folders of the machine it ran on: of other runs only the names are kept."""
-    recipe = config.model_dump(mode="json")
-    for key in ("init", "teacher"):
-        recipe["train"][key] = recipe["train"][key] and Path(recipe["train"][key]).name
-    return recipe
 
 
 def _parity(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,3 +36,90 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.leave(F.leaky_relu(self.downs(self.enter(2 * x - 1)), 0.2))[:, 0]
+
+
+class _Grouped(nn.Module):
+    """Residual block that halves the resolution, a grouped 3x3 then a 1x1: (N, in, H, W) -> (N, out, H/2, W/2).
+
+    Groups of 16 channels; grouped convolutions gained most in R3GAN (Huang et al. 2024, table 2).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(inputs, inputs, 3, padding=1, groups=max(1, inputs // 16))
+        self.mix = nn.Conv2d(inputs, outputs, 1)
+        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
+        nn.init.normal_(self.mix.weight, std=0.3 / inputs**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.mix(F.leaky_relu(self.spread(F.leaky_relu(x, 0.2)), 0.2))
+        return F.avg_pool2d(inner + self.skip(x), 2)
+
+
+class PictureTrunk(nn.Module):
+    """(N, 4, S, S) pictures in 0..1 -> (N, 4 * width, S / 32, S / 32), on pixels unshuffled by 4; no normalization."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = (width, 2 * width, 3 * width, 4 * width)
+        self.enter = nn.Conv2d(4 * 16, width, 3, padding=1)
+        self.downs = nn.ModuleList(_Grouped(a, b) for a, b in pairwise(widths))
+        self.width = widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1]
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The features at S / 4, S / 8, S / 16 and S / 32 pixels."""
+        found = [self.enter(F.pixel_unshuffle(2 * x - 1, 4))]
+        for down in self.downs:
+            found.append(down(found[-1]))
+        return found
+
+
+class PaintingCritic(nn.Module):
+    """Whether pictures (N, 4, S, S) look real and fit `pooled` (N, text_width): (N,) logits.
+
+    The projection form (Miyato & Koyama 2018, eq. 4): psi(h) + <V text, h>, h being the features summed over places.
+    """
+
+    def __init__(self, width: int, text_width: int) -> None:
+        super().__init__()
+        self.trunk = PictureTrunk(width)
+        self.real = nn.Linear(self.trunk.width, 1)
+        self.text = nn.Linear(text_width, self.trunk.width, bias=False)
+        self.gain = (text_width / self.trunk.width) ** 0.5
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, 4 * width): what a picture shows, whatever its caption."""
+        return F.leaky_relu(self.trunk(x), 0.2).mean((2, 3))
+
+    def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
+        """`pooled` may also be (K, N, text_width), K captions of each picture: then the logits are (K, N)."""
+        features = self.features(x)
+        return self.real(features)[:, 0] + self.gain * (self.text(pooled) * features).sum(-1)
+
+
+class PicturePrompt(nn.Module):
+    """Pictures (N, 4, S, S) and pooled captions (N, text_width) into one space of unit vectors (N, space).
+
+    The encoder inside a painter's loss; `evaluate.matcher` judges with another one, learned from other pictures.
+    """
+
+    def __init__(self, width: int, text_width: int, space: int = 128) -> None:
+        super().__init__()
+        self.trunk = PictureTrunk(width)
+        self.from_picture = nn.Linear(2 * self.trunk.width, space)
+        self.from_text = nn.Linear(text_width, space)
+        self.temperature = nn.Parameter(torch.tensor(2.5))
+
+    def forward(self, pictures: Tensor, pooled: Tensor) -> Tensor:
+        """Likeness of every picture to every caption, times the learned temperature: (N, N)."""
+        return self.picture(pictures) @ self.prompt(pooled).T * self.temperature.exp().clamp(max=50)
+
+    def picture(self, pictures: Tensor) -> Tensor:
+        last = F.leaky_relu(self.trunk(pictures), 0.2)
+        return F.normalize(self.from_picture(torch.cat([last.mean((2, 3)), last.amax((2, 3))], 1)), dim=1)
+
+    def prompt(self, pooled: Tensor) -> Tensor:
+        return F.normalize(self.from_text(pooled), dim=1)

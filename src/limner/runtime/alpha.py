@@ -13,6 +13,7 @@ from limner.runtime.resize import bands
 REACHES = (1, 4, 13, 40)
 _HALO = sum(REACHES)
 _BAND_ROWS = 512
+SHEER = 4  # of 255
 
 
 def bleed(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
@@ -52,6 +53,52 @@ def _window_sum(plane: NDArray[Any], reach: int) -> NDArray[np.uint32]:
         at = np.arange(size)
         plane = sums.take(np.minimum(at + reach + 1, size), axis) - sums.take(np.maximum(at - reach, 0), axis)
     return plane
+
+
+def premultiplied(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 4): the colours (H, W, 3) times alpha (H, W), rounded, and alpha itself."""
+    maximum = np.iinfo(pixels.dtype).max
+    colours = pixels * (alpha[..., None] / np.float32(maximum))
+    return np.concatenate([np.rint(colours).astype(pixels.dtype), alpha[..., None]], -1)
+
+
+def straight(pictures: NDArray[Any]) -> NDArray[Any]:
+    """(..., H, W, 4) with premultiplied alpha, uint8 or uint16, as straight alpha of the same dtype.
+
+    Colours above alpha, which no picture can have, are cut. Where alpha is below SHEER the rounded product says next
+    to nothing about the colour; there it is the mean of the 5x5 pixels around, weighted by alpha, so that viewers which
+    enlarge straight alpha draw no fringe. Laid over anything, such a pixel changes by less than SHEER of 255.
+    """
+    maximum = int(np.iinfo(pictures.dtype).max)
+    planes = np.ascontiguousarray(np.moveaxis(pictures, -1, 0))
+    alpha = planes[3]
+    np.minimum(planes[:3], alpha, out=planes[:3])
+    colours = planes[:3] * (maximum / np.maximum(alpha, 1).astype(np.float32)) + np.float32(0.5)
+    thin = alpha < SHEER * (maximum // 255)
+    if thin.any():
+        _take_mean(colours, planes, thin)
+    out = np.empty_like(pictures)
+    out[..., :3], out[..., 3] = np.moveaxis(colours, 0, -1), alpha
+    return out
+
+
+def _take_mean(colours: NDArray[np.floating[Any]], planes: NDArray[Any], where: NDArray[np.bool_]) -> None:
+    """In place: `colours` (3, ..., H, W) become those around, except where everything around is transparent."""
+    sums = _sum_of_squares(planes).reshape(4, -1)
+    chosen = np.flatnonzero(where.ravel() & (sums[3] > 0))
+    sums = sums[:, chosen].astype(np.float32)
+    colours.reshape(3, -1)[:, chosen] = sums[:3] * (np.iinfo(planes.dtype).max / sums[3]) + np.float32(0.5)
+
+
+def _sum_of_squares(plane: NDArray[Any]) -> NDArray[Any]:
+    """Sums over the 5x5 pixels around each of (..., H, W); beyond the border lies nothing."""
+    edges = [(0, 0)] * (plane.ndim - 2) + [(2, 2), (2, 2)]
+    # 25 times the maximum has to fit.
+    sums = np.pad(plane.astype(np.uint16 if plane.dtype == np.uint8 else np.uint32), edges)
+    two = sums[..., :-1, :] + sums[..., 1:, :]
+    sums = two[..., :-3, :] + two[..., 2:-1, :] + sums[..., 4:, :]
+    two = sums[..., :-1] + sums[..., 1:]
+    return two[..., :-3] + two[..., 2:-1] + sums[..., 4:]
 
 
 def bound(painted: NDArray[Any], alpha: NDArray[Any]) -> None:

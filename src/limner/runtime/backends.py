@@ -1,7 +1,7 @@
 """Inference engines behind one small interface. Precision and threads are explicit, never left to the engine.
 
-An engine opens one ONNX file; for a fixed input size it gives a session, a callable from (1, H, W, 3) to
-(1, H*s, W*s, 3). Engines and sessions hold no state of a call: any number of threads may use them at once.
+An engine opens one ONNX file; for a fixed input size it gives a session, a callable from (1, H, W, C) to
+(1, H*s, W*s, C), C = 3 or 4. Engines and sessions hold no state of a call: any number of threads may use them at once.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ Session = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class Engine(Protocol):
-    """An open graph. `threads`: how many CPU threads all its sessions share."""
+    """An open graph. `name`: the key of BACKENDS that computes. `threads`: how many all its sessions share."""
 
+    name: str
     threads: int
 
     def session(self, height: int, width: int, streams: int = 1) -> Session:
-        """A callable for inputs of exactly (1, height, width, 3), contiguous, of the graph's dtype.
+        """A callable for inputs of exactly (1, height, width, C), contiguous, of the graph's dtype.
 
         `streams` calls run side by side on threads/streams threads each. The result belongs to the caller.
         Raises LimnerError when the graph cannot be compiled or run.
@@ -46,10 +47,12 @@ class OpenVINOEngine:
     OpenVINO runs 1.2 to 2 times slower.
     """
 
+    name = "openvino"
+
     def __init__(self, path: Path, threads: int) -> None:
         self.path, self.threads = path, threads
         self._core = openvino_core()
-        with _explained(path, "OpenVINO cannot read the graph"):
+        with explained(path, "OpenVINO cannot read the graph"):
             self._model = self._core.read_model(path)
         self._sessions: OrderedDict[tuple[int, int, int], _OpenVINOSession] = OrderedDict()
         self._lock = threading.Lock()
@@ -66,9 +69,10 @@ class OpenVINOEngine:
 
     def _compile(self, height: int, width: int, streams: int) -> _OpenVINOSession:
         options = openvino_options(max(self.threads, streams), streams)
-        with _explained(self.path, f"OpenVINO cannot compile the graph for {width} x {height} input"):
+        with explained(self.path, f"OpenVINO cannot compile the graph for {width} x {height} input"):
             model = self._model.clone()
-            model.reshape([1, height, width, 3])
+            channels = model.input(0).get_partial_shape()[3]
+            model.reshape([1, height, width, channels.get_length() if channels.is_static else 3])
             return _OpenVINOSession(self.path, self._core.compile_model(model, "CPU", options))
 
 
@@ -84,7 +88,7 @@ class _OpenVINOSession:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        with _explained(self._path, "OpenVINO cannot run the graph"):
+        with explained(self._path, "OpenVINO cannot run the graph"):
             result = request.infer({0: x}, share_inputs=True, share_outputs=False)[0]
         self._idle.append(request)
         return result
@@ -93,9 +97,11 @@ class _OpenVINOSession:
 class OnnxRuntimeEngine:
     """ONNX Runtime's CPU provider. One session serves every size, so pictures of many sizes start at once."""
 
+    name = "onnxruntime"
+
     def __init__(self, path: Path, threads: int) -> None:
         self.path, self.threads = path, threads
-        self._runtime = _package("onnxruntime")
+        self._runtime = package("onnxruntime")
         self._lock = threading.Lock()
         self._open: dict[int, Any] = {}
         self._inference(threads)
@@ -104,8 +110,8 @@ class OnnxRuntimeEngine:
         inference = self._inference(max(1, self.threads // streams))
 
         def run(x: NDArray[Any]) -> NDArray[Any]:
-            assert x.shape == (1, height, width, 3), x.shape
-            with _explained(self.path, "ONNX Runtime cannot run the graph"):
+            assert x.shape[:3] == (1, height, width), x.shape
+            with explained(self.path, "ONNX Runtime cannot run the graph"):
                 return inference.run(None, {"x": x})[0]
 
         return run
@@ -122,27 +128,46 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # Spinning workers take the cores from decoding, encoding and other sessions.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with _explained(self.path, "ONNX Runtime cannot open the graph"):
+        with explained(self.path, "ONNX Runtime cannot open the graph"):
             return self._runtime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+
+
+def _open_fused(path: Path, threads: int) -> Engine:
+    from limner.runtime.fused.engine import open_fused  # that module imports this one
+
+    return open_fused(path, threads)
 
 
 BACKENDS: dict[str, Callable[[Path, int], Engine]] = {
     "openvino": OpenVINOEngine,
     "onnxruntime": OnnxRuntimeEngine,
+    "fused": _open_fused,
 }
+
+AUTO = "auto"  # the fastest engine that runs the graph here: fused where it can, else OpenVINO
+
+
+def _open_auto(path: Path, threads: int) -> Engine:
+    from limner.runtime.fused.engine import FusedEngine
+    from limner.runtime.fused.plan import Unsupported
+
+    try:
+        return FusedEngine(path, threads)
+    except Unsupported:
+        return OpenVINOEngine(path, threads)
 
 
 def open_engine(name: str, graph: Path, threads: int = 0) -> Engine:
-    """Open an ONNX file. `name`: a key of BACKENDS. `threads`: CPU threads, 0 for all cores this process may use.
+    """Open an ONNX file. `name`: a key of BACKENDS or "auto". `threads`: CPU threads, 0 for all this process may use.
 
     Raises UsageError for an unknown engine or negative threads, LimnerError when the engine is not installed or
     cannot read the graph.
     """
-    if name not in BACKENDS:
-        raise one_of("engine", name, tuple(BACKENDS))
+    if name not in (AUTO, *BACKENDS):
+        raise one_of("engine", name, (AUTO, *BACKENDS))
     if threads < 0:
         raise UsageError(f"threads={threads} is impossible: give a number of CPU threads, or 0 for all cores.")
-    return BACKENDS[name](graph, threads or cores())
+    return (_open_auto if name == AUTO else BACKENDS[name])(graph, threads or cores())
 
 
 def cores() -> int:
@@ -152,7 +177,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _package(name: str) -> Any:
+def package(name: str) -> Any:
+    """An engine's Python package. Raises LimnerError with what to install."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -164,7 +190,7 @@ def _package(name: str) -> Any:
 @cache
 def openvino_core() -> Any:
     """The process's only openvino.Core: each one loads the CPU plugin anew. Raises LimnerError without the package."""
-    return _package("openvino").Core()
+    return package("openvino").Core()
 
 
 def openvino_options(threads: int, streams: int = 1) -> dict[str, Any]:
@@ -180,7 +206,8 @@ def openvino_options(threads: int, streams: int = 1) -> dict[str, Any]:
 
 
 @contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
+def explained(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever an engine raises over the graph at `path` into a LimnerError that begins with `what`."""
     # Neither engine has a base class for its errors; all of them are faults of the graph or of its input.
     try:
         yield

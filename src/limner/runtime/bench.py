@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from limner.errors import LimnerError, UsageError
 from limner.images import Picture
+from limner.runtime import roofline
 from limner.runtime.backends import cores, openvino_core, openvino_options
 from limner.runtime.painters import Upscaler
 
@@ -38,11 +39,15 @@ class _Frozen(BaseModel):
 
 
 class Row(_Frozen):
-    """One bundle on one engine. Times in ms per picture of `width` x `height` input pixels, decoding excluded.
+    """One bundle on one engine. Times in ms per call, for `batch` pictures of `width` x `height` input pixels, decoding
+    excluded. `stage`: what of a painter is timed, see `runtime.paint_bench`; empty for upscalers.
 
     `ratio`: p50 to that of the yardstick; comparable between machines only at 160x90 and one thread.
     `load_ms`: opening the bundle and painting the first picture. `peak_mb`: peak resident memory (MiB) of a fresh
-    process that paints two pictures, None when it was not asked for. `megapixels_per_s`: of output.
+    process that paints two pictures, None when it was not asked for. `megapixels_per_s`: of output. `ran`: the engine
+    that computed. `peak_share`, `memory_share`: of the machine's limits as in `runtime.roofline`, by the fastest
+    picture, for int8 only and None where they cannot be measured. `stages`: the fused engine's profile, empty when it
+    was not asked for.
     """
 
     bundle: str
@@ -61,11 +66,23 @@ class Row(_Frozen):
     peak_mb: float | None
     yardstick_ms: float
     ratio: float
+    ran: str = ""
+    peak_share: float | None = None
+    memory_share: float | None = None
+    stages: tuple[roofline.Stage, ...] = ()
+    batch: int = 1
+    stage: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str, int, int, int]:
+    def key(self) -> tuple[str | int, ...]:
         """What must agree for two rows to be compared."""
-        return self.bundle, self.engine, self.precision, self.threads, self.width, self.height
+        how = self.engine, self.precision, self.threads, self.batch, self.stage
+        return self.bundle, *how, self.width, self.height
+
+    @property
+    def label(self) -> str:
+        """The bundle, and what of it was timed."""
+        return f"{self.bundle}, {self.stage} x {self.batch}" if self.stage else self.bundle
 
 
 class Report(_Frozen):
@@ -96,32 +113,35 @@ class _Candidate(NamedTuple):
     painter: Upscaler
     load_ms: float
     peak_mb: float | None
+    stages: tuple[roofline.Stage, ...]
 
 
 def bench(
     bundles: Sequence[str | os.PathLike[str]],
-    engines: Sequence[str] = ("openvino",),
+    engines: Sequence[str] = ("auto",),
     precisions: Sequence[str] = ("int8",),
     threads: Sequence[int] = (1,),
     *,
     size: tuple[int, int] = YARDSTICK_SIZE,
     repeats: int = 30,
     memory: bool = False,
+    profile: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
     """Time every bundle x engine x precision x threads, one picture each per round, round after round.
 
     `size`: (width, height) of the input in pixels. `memory`: also start a process per configuration for its peak.
+    `profile`: also time the stages of what runs on the fused engine.
     Raises UsageError for impossible sizes or repeats and whatever `Upscaler.load` raises.
     """
     if repeats < 1 or min(size) < 1:
         raise UsageError(f"repeats={repeats}, size={size[0]}x{size[1]}: both must be at least 1.")
     cases = [_Case(os.fspath(name), *how) for name in bundles for how in product(engines, precisions, threads)]
     picture = _noise(*size)
-    candidates = [_prepared(case, picture, memory) for case in cases]
+    candidates = [_prepared(case, picture, memory, repeats if profile else 0) for case in cases]
     runs: list[Callable[[], Any]] = [yardstick()]
     runs += [lambda painter=candidate.painter: painter.upscale_picture(picture) for candidate in candidates]
-    times = _interleaved(runs, repeats, progress)
+    times = interleaved(runs, repeats, progress)
     return [_row(candidate, picture, *pair) for candidate, pair in zip(candidates, _paired(times), strict=True)]
 
 
@@ -129,7 +149,7 @@ def _paired(times: np.ndarray) -> list[tuple[np.ndarray, float]]:
     return [(own, float(np.median(times[0]))) for own in times[1:]]
 
 
-def _interleaved(runs: list[Callable[[], Any]], repeats: int, progress: Callable[[int, int], None]) -> np.ndarray:
+def interleaved(runs: list[Callable[[], Any]], repeats: int, progress: Callable[[int, int], None]) -> np.ndarray:
     """(len(runs), repeats) in ms: all runs take turns; one round to warm up is not counted."""
     times = np.empty((len(runs), repeats + 1))
     for repeat in range(repeats + 1):
@@ -149,22 +169,31 @@ def _noise(width: int, height: int) -> Picture:
     return Picture(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def _prepared(case: _Case, picture: Picture, memory: bool) -> _Candidate:
+def _prepared(case: _Case, picture: Picture, memory: bool, profiled: int) -> _Candidate:
     start = time.perf_counter()
     painter = Upscaler.load(*case)
     painter.upscale_picture(picture)
     load_ms = (time.perf_counter() - start) * 1e3
-    return _Candidate(case, painter, load_ms, _peak_mb(case, picture) if memory else None)
+    peak_mb = _peak_mb(case, picture) if memory else None
+    return _Candidate(case, painter, load_ms, peak_mb, _stages(case, painter, picture, profiled))
+
+
+def _stages(case: _Case, painter: Upscaler, picture: Picture, repeats: int) -> tuple[roofline.Stage, ...]:
+    if not repeats or painter.engine != "fused":
+        return ()
+    return tuple(roofline.profile(case.bundle, picture.pixels, case.threads, repeats))
 
 
 def _row(candidate: _Candidate, picture: Picture, times: np.ndarray, yardstick_ms: float) -> Row:
     scale, p50 = candidate.painter.scale, float(np.median(times))
     per_second = 1e3 / float(np.mean(times))
+    threads = candidate.case.threads or cores()
+    peak, memory = _shares(candidate, picture, threads, float(np.min(times)))
     return Row(
         bundle=candidate.painter.manifest.name,
         engine=candidate.case.engine,
         precision=candidate.case.precision,
-        threads=candidate.case.threads or cores(),
+        threads=threads,
         width=picture.width,
         height=picture.height,
         scale=scale,
@@ -177,7 +206,18 @@ def _row(candidate: _Candidate, picture: Picture, times: np.ndarray, yardstick_m
         peak_mb=candidate.peak_mb,
         yardstick_ms=yardstick_ms,
         ratio=p50 / yardstick_ms,
+        ran=candidate.painter.engine,
+        peak_share=peak,
+        memory_share=memory,
+        stages=candidate.stages,
     )
+
+
+def _shares(candidate: _Candidate, picture: Picture, threads: int, ms: float) -> tuple[float | None, float | None]:
+    if candidate.case.precision != "int8":
+        return None, None
+    found = roofline.shares(candidate.painter.manifest, picture.width, picture.height, threads, ms)
+    return found or (None, None)
 
 
 def yardstick() -> Callable[[], Any]:
@@ -298,7 +338,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         raise UsageError("the plot needs matplotlib: run `pip install matplotlib`, or leave out --plot.") from None
     figure = Figure(figsize=(8, 1.5 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    labels = [f"{row.bundle} {row.precision}, {row.engine}, {row.threads} threads" for row in rows]
+    labels = [f"{row.label} {row.precision}, {row.engine}, {row.threads} threads" for row in rows]
     middle = [row.p50_ms for row in rows]
     above = [max(0.0, row.p95_ms - row.p50_ms) for row in rows]
     bars = axes.barh(range(len(rows)), middle, xerr=[[0.0] * len(rows), above], color="#4477aa", ecolor="#888888")

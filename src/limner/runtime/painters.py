@@ -37,6 +37,7 @@ class Upscaler:
         self.manifest = opened.manifest
         self._bundle, self._engine, self._threads = opened, engine, threads
         self._networks: dict[str, tiles.Network] = {}
+        self._ran: dict[str, str] = {}
         self._lock = threading.Lock()
         self._precision: bundle.Precision = _precision(precision)
         self._network(self._precision)
@@ -45,7 +46,7 @@ class Upscaler:
     def load(
         cls,
         name: str | os.PathLike[str],
-        engine: str = "openvino",
+        engine: str = "auto",
         precision: str = "int8",
         threads: int = 0,
     ) -> Upscaler:
@@ -59,6 +60,11 @@ class Upscaler:
     def scale(self) -> int:
         """The network's own factor."""
         return self.manifest.scale
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that computes; another than the one asked for where that one fell back."""
+        return self._ran[self._precision]
 
     @overload
     def upscale(
@@ -122,11 +128,21 @@ class Upscaler:
             raise UsageError(f"strength {strength} is impossible: choose 0 (bicubic) to 1 (the network alone).")
         width, height = target(picture.width, picture.height, self.scale, scale, size)
         network = self._network("float" if picture.maximum > 255 else self._precision)
-        painting = _Painting(network, height, width, strength)
+        kind = _Painting if self.manifest.channels == 3 else _PremultipliedPainting
+        painting = kind(network, height, width, strength)
         try:
             return painting.of(picture, progress)
         except MemoryError:
             raise LimnerError(f"not enough memory for {width} x {height} pixels: ask for a smaller size.") from None
+
+    def enlarge_premultiplied(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 4) with premultiplied alpha to (H * scale, W * scale, 4), by the network alone.
+
+        For bundles of 4 channels; raises LimnerError when the engine fails.
+        """
+        assert self.manifest.channels == 4 and pixels.shape[2] == 4, (self.manifest.channels, pixels.shape)
+        network = self._network(self._precision)
+        return tiles.run(pixels, network, network.plan(*pixels.shape[:2]))
 
     def _network(self, precision: bundle.Precision) -> tiles.Network:
         with self._lock:
@@ -136,6 +152,7 @@ class Upscaler:
 
     def _open(self, precision: bundle.Precision) -> tiles.Network:
         engine = open_engine(self._engine, self._bundle.graph(precision), self._threads)
+        self._ran[precision] = engine.name
         manifest = self.manifest
         as_float = manifest.graphs[precision].dtype == "float32"
         return tiles.Network(
@@ -196,6 +213,20 @@ class _Painting:
         if self.strength < 1:
             resize.blend_bicubic(painted, image, self.strength)
         return painted
+
+
+class _PremultipliedPainting(_Painting):
+    """Colours and alpha go through a network of four channels together."""
+
+    def of(self, picture: Picture, progress: Progress | None) -> Picture:
+        route = self._route(picture)
+        tick = _counter(sum(len(self.network.plan(*size)) for size in route), progress)
+        opaque = np.full(picture.pixels.shape[:2], picture.maximum, picture.pixels.dtype)
+        alpha = opaque if picture.alpha is None else picture.alpha
+        painted = self._enlarged(transparency.premultiplied(picture.pixels, alpha), route, tick)
+        painted = transparency.straight(painted)
+        pixels, grown = np.ascontiguousarray(painted[..., :3]), np.ascontiguousarray(painted[..., 3])
+        return replace(picture, pixels=pixels, alpha=None if picture.alpha is None else grown)
 
 
 def target(width: int, height: int, own: int, scale: float | None, size: Size | None) -> tuple[int, int]:

@@ -111,7 +111,7 @@ def run(
     skip_flat: bool = False,
     progress: Progress = lambda: None,
 ) -> NDArray[Any]:
-    """Enlarge (H, W, 3) to (H*s, W*s, 3), or a plane (H, W) to (H*s, W*s), uint8 or uint16, tile by tile.
+    """Enlarge (H, W, C) to (H*s, W*s, C), C = 3 or 4, or a plane (H, W) to (H*s, W*s), uint8 or uint16, tile by tile.
 
     `gray`: average the three channels of the result. A plane goes in as three equal channels and is always averaged.
     `skip_flat`: a tile of one value becomes that value without the network. `progress` is called in the calling
@@ -152,7 +152,7 @@ def _for_each(paint: Callable[[Span, Span], None], plan: Plan, workers: int, pro
 
 
 def _cut(image: NDArray[Any], top: int, left: int, plan: Plan) -> NDArray[Any]:
-    """A (height, width, 3 or 1) tile; beyond the picture its last row and column are repeated."""
+    """A (height, width, channels) tile; beyond the picture its last row and column are repeated."""
     tile = image[top : top + plan.height, left : left + plan.width]
     missing = plan.height - tile.shape[0], plan.width - tile.shape[1]
     if any(missing):
@@ -171,10 +171,10 @@ def _kept(span: Span, scale: int) -> slice:
 
 
 def _taken(tile: NDArray[Any], as_float: bool) -> NDArray[Any]:
-    """(1, H, W, 3) as the graph takes it: float32 in 0..1, or the samples themselves."""
+    """(1, H, W, 3 or 4) as the graph takes it: float32 in 0..1, or the samples themselves."""
     if as_float:
         tile = tile.astype(np.float32) / np.float32(np.iinfo(tile.dtype).max)
-    return np.ascontiguousarray(np.broadcast_to(tile, (1, *tile.shape[:2], 3)))
+    return np.ascontiguousarray(np.broadcast_to(tile, (1, *tile.shape[:2], max(3, tile.shape[2]))))
 
 
 def _given(y: NDArray[Any], dtype: np.dtype[Any], as_float: bool, gray: bool) -> NDArray[Any]:

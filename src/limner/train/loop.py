@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,23 +19,40 @@ from torch import Tensor, nn
 
 from limner import bundle
 from limner.config import RunConfig, TrainConfig, parse
-from limner.data.batches import Batch, CropSampler, decode_all
+from limner.data.batches import CropSampler, decode_all
 from limner.data.records import Record, load_split, open_records, select, split_of
 from limner.errors import LimnerError
-from limner.models import DISCRIMINATORS, GENERATORS
+from limner.models import NETWORKS
 from limner.models.blocks import FoldableConv2d
+from limner.models.discriminator import PicturePrompt
+from limner.models.painter import Painter, Text
 from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint
 from limner.train.ema import EMA
-from limner.train.losses import multilevel
 from limner.train.muon import Muon
+from limner.train.objectives.base import Made, Objective
+from limner.train.objectives.direct import Direct
+from limner.train.objectives.flow import Flow
+from limner.train.objectives.match import Matching, own_half
+from limner.train.objectives.painting import Material, material
+from limner.train.objectives.student import Student
+from limner.train.objectives.upscale import Teacher, Upscale
+from limner.train.pairs import write_pairs
 from limner.train.progress import progress_bar
-from limner.train.samples import HeldOut, held_out, validate
-from limner.train.step import discriminator_losses, generator_loss
+from limner.train.samples import HeldOut, held_out
+from limner.train.step import balanced, discriminator_losses, generator_loss
 
 CONFIG, SOURCES, STATS, CALIBRATION = "config.json", "sources.json", "stats.jsonl", "calibration.safetensors"
+VECTORS, TEXT = "text-vectors.sqlite", "text.json"
 VALIDATION_PICTURES = 16
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "muon": Muon}
+PAINTINGS: dict[str, Callable[[RunConfig, Material, torch.device], Objective]] = {
+    "direct": Direct,
+    "flow": Flow,
+    "match": Matching,
+    "student": Student,
+}
+Network = TypeVar("Network", bound=nn.Module)
 NEVER_REACHED = 2**31  # steps from here on are drawn for calibration only
 
 
@@ -45,19 +62,48 @@ def train(config: RunConfig, data: Path, out: Path) -> None:
     Raises LimnerError when the data does not do, when `out` holds a run with other settings, or when the loss is NaN.
     """
     fabric = launch(config.train)
-    records = load_split(data, "train", config.data)
+    records = load_split(data, "train", config.data, config.data.captions)
+    records = own_half(records) if config.objective == "match" else records
     if fabric.is_global_zero:
         open_run(config, records, data, out)
     fabric.barrier()
+    if config.task == "upscale":
+        objective = upscaling(config, records, data, out, fabric)
+    else:
+        found = painting(config, records, data, out, fabric)
+        if config.objective == "pairs":
+            write_pairs(config, load_painter(Path(config.pairs.teacher or "")), records, found, out, fabric.device)
+            return
+        objective = PAINTINGS[config.objective](config, found, fabric.device)
+    torch.manual_seed(config.train.seed)
+    network = NETWORKS[config.objective](config)
+    if config.train.init:
+        warm_start(network, config.train.init)
+    fit(fabric, config, network, objective, out)
+
+
+def upscaling(config: RunConfig, records: list[Record], data: Path, out: Path, fabric: Fabric) -> Upscale:
+    """Crops of the pictures, held-out pairs, and a teacher where the configuration names one."""
     sampler = CropSampler(decode_all(records), config.model.scale, config.train, config.degrade, fabric.device)
     if fabric.is_global_zero:
         save_calibration(config, sampler, out)
-    pairs = validation_pairs(config, data)
-    torch.manual_seed(config.train.seed)
-    network = GENERATORS[config.task](config.model)
-    if config.train.init:
-        warm_start(network, config.train.init)
-    fit(fabric, config, network, sampler, pairs, out)
+    return Upscale(config, sampler, validation_pairs(config, data), fabric.device, teacher_of(config, fabric.device))
+
+
+def painting(config: RunConfig, records: list[Record], data: Path, out: Path, fabric: Fabric) -> Material:
+    """Pictures and text vectors; one process encodes captions that are new, the others then find them."""
+    held = [r for r in open_selected(data, config) if split_of(r, config.data) == "validation"]
+    cache = Path(config.text.cache) if config.text.cache else out.parent / VECTORS
+    with fabric.rank_zero_first():
+        found = material(config, records, held, cache, fabric.device)
+    if fabric.is_global_zero:
+        save_painting_calibration(config, found, out)
+    return found
+
+
+def open_selected(data: Path, config: RunConfig) -> list[Record]:
+    """The records of every split that pass the filters."""
+    return select(open_records(data, config.data, config.data.captions), config.data)
 
 
 def launch(config: TrainConfig) -> Fabric:
@@ -78,20 +124,16 @@ def launch(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def fit(
-    fabric: Fabric, config: RunConfig, network: Upscaler, sampler: CropSampler, pairs: HeldOut, out: Path
-) -> Upscaler:
+def fit(fabric: Fabric, config: RunConfig, network: Network, objective: Objective, out: Path) -> Network:
     """Train `network` until config.train.images; returns it on the CPU, in eval mode, with the averaged weights."""
     plan, size = config.train, config.train.batch
-    learner = Learner(fabric, config, network)
+    learner = Learner(fabric, config, network, objective)
     step = learner.resume(out) // size
-    teacher = _teacher(config, fabric)
     log = Log(fabric, out, step * size)
     with progress_bar(out.name, plan.images, step * size, fabric.is_global_zero) as advance:
         while step * size < plan.images:
             torch.manual_seed(_seed(plan.seed, step))
-            batch = sampler.batch(step, fabric.global_rank, fabric.world_size)
-            losses = learner.learn(batch, step, teacher(batch.low) if teacher else None)
+            losses = learner.learn(objective.batch(step, fabric.global_rank, fabric.world_size), step)
             step += 1
             images = step * size
             done = images >= plan.images
@@ -99,8 +141,7 @@ def fit(
             if _due(images, size, plan.log_every) or done:
                 log.write(images, learning_rate(plan, images), out)
             if (_due(images, size, plan.sample_every) or done) and fabric.is_global_zero:
-                score = validate(learner.averaged(), pairs, fabric.device, out / "samples" / f"{images:012d}.png")
-                log.score(images, score)
+                log.score(images, objective.validate(learner.averaged(), out / "samples" / f"{images:012d}.png"))
             if _due(images, size, plan.checkpoint_every) or done:
                 learner.save(out, images)
             advance(images, log.last)
@@ -122,46 +163,46 @@ def learning_rate(plan: TrainConfig, images: int) -> float:
     return warm * (plan.lr_final + (plan.lr - plan.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-class Learner:
+class Learner(Generic[Network]):
     """Everything a step changes: the network, its average, the critic, and their optimizers."""
 
-    def __init__(self, fabric: Fabric, config: RunConfig, network: Upscaler) -> None:
-        self.fabric, self.config = fabric, config
+    def __init__(self, fabric: Fabric, config: RunConfig, network: Network, objective: Objective) -> None:
+        self.fabric, self.config, self.objective = fabric, config, objective
         plan = config.train
         memory = torch.channels_last if plan.channels_last else torch.contiguous_format
-        self.memory = memory
         self.shadow = copy.deepcopy(network).eval().to(fabric.device)
         self.raw = network.to(memory_format=memory)  # type: ignore[call-overload]
         optimizer = OPTIMIZERS[plan.optimizer](
             network.parameters(), plan.lr, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay
         )
         self.network, self.optimizer = fabric.setup(network, optimizer)
-        self.network.mark_forward_method("levels")
+        for method in objective.methods:
+            self.network.mark_forward_method(method)
         self.ema = EMA(self.raw, plan.ema)
         self.critic: nn.Module | None = None
         if config.adversarial.weight:
             self._add_critic()
 
     def _add_critic(self) -> None:
-        critic = DISCRIMINATORS[self.config.task](self.config.adversarial.width)
+        critic = self.objective.critic()
         optimizer = torch.optim.AdamW(
             critic.parameters(), self.config.adversarial.lr, betas=(0.0, 0.99), weight_decay=0
         )
         self.raw_critic = critic
         self.critic, self.critic_optimizer = self.fabric.setup(critic, optimizer)
 
-    def learn(self, batch: Batch, step: int, taught: Tensor | None) -> dict[str, Tensor]:
+    def learn(self, batch: Any, step: int) -> dict[str, Tensor]:
         """One step on the process's share of the global batch; returns detached losses."""
         plan, images = self.config.train, step * self.config.train.batch
         share = images / plan.images
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(plan, images)
         self.network.train()
-        pictures = self.network.levels(batch.low.contiguous(memory_format=self.memory))
-        losses = {"pixel": self._pixel(pictures, batch.high, taught, share)}
+        made = self.objective.made(self.network, batch, share)
+        losses = dict(made.losses)
         critic = self.critic if share >= self.config.adversarial.start_share else None
         if critic is not None:
-            losses["adversarial"] = self.config.adversarial.weight * generator_loss(critic, pictures[-1], batch.high)
+            losses["adversarial"] = self._fooling(critic, made)
         self.optimizer.zero_grad()
         self.fabric.backward(torch.stack(list(losses.values())).sum())
         if plan.clip:
@@ -169,27 +210,28 @@ class Learner:
         self.optimizer.step()
         self.ema.update(self.raw, step)
         if critic is not None:
-            losses |= self._criticize(critic, pictures[-1], batch.high, step)
+            losses |= self._criticize(critic, made, step)
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _pixel(self, pictures: list[Tensor], high: Tensor, taught: Tensor | None, share: float) -> Tensor:
-        loss = self.config.loss
-        only_l2 = share >= 1 - loss.l2_share
-        total = multilevel(pictures, high, loss, only_l2)
-        if taught is None:
-            return total
-        return (1 - loss.distill) * total + loss.distill * multilevel(pictures, taught, loss, only_l2)
+    def _fooling(self, critic: nn.Module, made: Made) -> Tensor:
+        assert made.fake is not None and made.real is not None
+        knobs, judge = self.config.adversarial, self.objective.judge(critic, made)
+        if knobs.balance:
+            return balanced(generator_loss(judge, made.fake, made.real), made.losses["pixel"], made.fake, knobs.weight)
+        return knobs.weight * generator_loss(judge, made.fake, made.real)
 
-    def _criticize(self, critic: nn.Module, fake: Tensor, real: Tensor, step: int) -> dict[str, Tensor]:
-        knobs = self.config.adversarial
+    def _criticize(self, critic: nn.Module, made: Made, step: int) -> dict[str, Tensor]:
+        assert made.fake is not None and made.real is not None
+        knobs, judge = self.config.adversarial, self.objective.judge(critic, made)
         penalize = step % knobs.penalty_every == 0
-        losses = discriminator_losses(critic, fake, real, knobs.gamma, penalize, knobs.penalty_every)
+        losses = discriminator_losses(judge, made.fake, made.real, knobs.gamma, penalize, knobs.penalty_every)
+        further = self.objective.criticism(critic, made)
         self.critic_optimizer.zero_grad()
-        self.fabric.backward(losses.total)
+        self.fabric.backward(torch.stack([losses.total, *further.values()]).sum())
         self.critic_optimizer.step()
-        return {"critic": losses.relativistic, "r1": losses.r1, "r2": losses.r2}
+        return {"critic": losses.relativistic, "r1": losses.r1, "r2": losses.r2, **further}
 
-    def averaged(self) -> Upscaler:
+    def averaged(self) -> Network:
         """The network with the averaged weights, in eval mode."""
         self.ema.copy_to(self.shadow)
         return self.shadow
@@ -252,8 +294,8 @@ class Log:
         rate = (images - self.since) / (time.perf_counter() - self.started)
         self._append({"images": images, "lr": lr, "images_per_s": round(rate, 1), **self.last})
 
-    def score(self, images: int, value: float) -> None:
-        self._append({"images": images, "psnr_y": round(value, 4)})
+    def score(self, images: int, values: dict[str, float]) -> None:
+        self._append({"images": images, **{name: round(value, 4) for name, value in values.items()}})
 
     def _append(self, line: dict[str, Any]) -> None:
         if self.fabric.is_global_zero:
@@ -263,9 +305,10 @@ class Log:
 
 def open_run(config: RunConfig, records: list[Record], data: Path, out: Path) -> None:
     """Create the run folder, or check that the one there belongs to the same configuration."""
+    # Parsed, the stored settings gain the defaults of keys that are younger than the run.
     path, resolved = out / CONFIG, config.model_dump(mode="json")
     if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
+        before = parse(json.loads(path.read_text("utf-8")), str(path)).model_dump(mode="json")
         changed = _differences(before, resolved)
         if changed:
             raise LimnerError(
@@ -305,15 +348,57 @@ def save_calibration(config: RunConfig, sampler: CropSampler, out: Path) -> None
     draft.replace(out / CALIBRATION)
 
 
-def load_run(run: Path) -> tuple[RunConfig, Upscaler]:
-    """Configuration and averaged network (eval mode, branches not folded) of a run folder."""
+def save_painting_calibration(config: RunConfig, found: Material, out: Path) -> None:
+    """Keep the noise and the text vectors of some pictures with the run: what calibration and parity feed the graph."""
+    from safetensors.torch import save_file
+
+    count, painter = config.quantize.calibration_crops, config.painter
+    checkpoint.write_json(out / TEXT, {"bundle": config.text.bundle, "sha256": found.text_hash, "styles": found.styles})
+    if (out / CALIBRATION).exists():
+        return
+    batches = [found.sampler.batch(NEVER_REACHED + i) for i in range(math.ceil(count / config.train.batch))]
+    noise = np.random.default_rng(config.train.seed).standard_normal(
+        (count, painter.grids[0], painter.grids[0], painter.noise), np.float32
+    )
+    text = {name: torch.cat([getattr(b, name) for b in batches])[:count].cpu() for name in Text._fields}
+    draft = out / f".{CALIBRATION}.tmp"
+    save_file({"noise": torch.from_numpy(noise), **text}, draft)
+    draft.replace(out / CALIBRATION)
+
+
+def read_config(run: Path) -> RunConfig:
+    """The configuration of a run folder."""
     path = run / CONFIG
     if not path.is_file():
         raise LimnerError(f"{run}: is not a run folder (no {CONFIG}); give the --out of `limner train`.")
-    config = parse(json.loads(path.read_text("utf-8")), str(path))
-    network = GENERATORS[config.task](config.model)
+    return parse(json.loads(path.read_text("utf-8")), str(path))
+
+
+def load_network(run: Path, kind: type[Network]) -> tuple[RunConfig, Network]:
+    """Configuration and averaged network (eval mode) of a run folder. Raises LimnerError when it is no `kind`."""
+    config = read_config(run)
+    network = NETWORKS[config.objective](config)
+    if not isinstance(network, kind):
+        raise LimnerError(
+            f"{run}: holds a {type(network).__name__} ({config.objective}), not a {kind.__name__}; choose another run."
+        )
     load_run_weights(network, run)
     return config, network.eval()
+
+
+def load_run(run: Path) -> tuple[RunConfig, Upscaler]:
+    """Configuration and averaged upscaler (eval mode, branches not folded) of a run folder."""
+    return load_network(run, Upscaler)
+
+
+def load_painter(run: Path) -> tuple[RunConfig, Painter]:
+    """Configuration and averaged painter (eval mode, time not fixed) of a run folder."""
+    return load_network(run, Painter)
+
+
+def load_encoder(run: Path) -> PicturePrompt:
+    """The text-picture encoder of a run folder."""
+    return load_network(run, PicturePrompt)[1]
 
 
 def load_run_weights(network: nn.Module, run: Path) -> None:
@@ -323,17 +408,26 @@ def load_run_weights(network: nn.Module, run: Path) -> None:
         raise LimnerError(f"{run}: has no checkpoint yet; train it first.")
     averaged, own = checkpoint.section(found[0], "ema"), dict(network.named_parameters())
     fitting = {n: w for n, w in averaged.items() if n in own and own[n].shape == w.shape}
-    if not any(name.startswith("trunk") for name in fitting):
+    if not any(name.startswith(("trunk", "middle")) for name in fitting):
         raise LimnerError(f"{run}: its network has no layer in common with this one; check the model settings.")
     network.load_state_dict(fitting, strict=False)
 
 
-def warm_start(network: Upscaler, init: str) -> None:
-    """Begin with the weights of `init`: a run folder, a bundle folder or the name of a bundle in the zoo."""
-    if (Path(init) / CONFIG).is_file():
+def warm_start(network: nn.Module, init: str) -> None:
+    """Begin with the weights of `init`: a run folder; for upscalers also a bundle, by folder or name in the zoo."""
+    if isinstance(network, Painter):
+        begin_as(network, load_painter(Path(init))[1], init)
+    elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
         load_run_weights(network, Path(init))
     else:
         load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
+
+
+def begin_as(network: Painter, other: Painter, source: str) -> None:
+    """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone."""
+    if not network.config.timed:
+        other.fold()
+    checkpoint.load_weights(network, other.state_dict(), source)
 
 
 def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.UpscalerManifest]) -> None:
@@ -357,16 +451,15 @@ def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.Upscale
         )
 
 
-def _teacher(config: RunConfig, fabric: Fabric) -> Callable[[Tensor], Tensor] | None:
+def teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
     if not (config.train.teacher and config.loss.distill):
         return None
-    network = load_run(Path(config.train.teacher))[1].fold().to(fabric.device)
+    network = load_run(Path(config.train.teacher))[1].fold().to(device)
     return torch.no_grad()(network.__call__)
 
 
 def validation_pairs(config: RunConfig, data: Path) -> HeldOut:
     """Up to 16 held-out pairs, evenly spread over the validation split; none when there is no such split."""
-    records = select(open_records(data, config.data), config.data)
-    records = [record for record in records if split_of(record, config.data) == "validation"]
+    records = [record for record in open_selected(data, config) if split_of(record, config.data) == "validation"]
     picks = np.linspace(0, len(records) - 1, min(VALIDATION_PICTURES, len(records))).round().astype(int)
     return held_out(decode_all([records[i] for i in picks]), config.model, config.degrade)

@@ -55,3 +55,16 @@ def multilevel(pictures: Sequence[Tensor], target: Tensor, config: LossConfig, o
 def _at_size(target: Tensor, picture: Tensor) -> Tensor:
     ratio = target.shape[2] // picture.shape[2]
     return shrink(target, ratio) if ratio > 1 else target
+
+
+def paintings(pictures: Sequence[Tensor], target: Tensor, config: LossConfig) -> Tensor:
+    """sum_k alpha_k * L_k(f_k, y_k) for pictures with premultiplied alpha, y_k being means over cells of the target.
+
+    A level of weight 0 costs nothing. Premultiplied values may be averaged as they are.
+    """
+    total = target.new_zeros(())
+    for alpha, picture in zip(config.alphas, pictures, strict=True):
+        if alpha:
+            ratio = target.shape[2] // picture.shape[2]
+            total = total + alpha * PIXEL[config.pixel](picture, F.avg_pool2d(target, ratio) if ratio > 1 else target)
+    return total

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+LARGEST = 2**18  # elements above which the iterations cost more than they gain (the maps from a text vector)
 SMALLEST = 16  # rows or columns below which a kernel has no spectrum worth evening out (depthwise: 9 columns)
 
 
@@ -18,7 +19,8 @@ class Muon(torch.optim.Optimizer):
 
     A kernel (out, in / groups, k, k) counts as the matrix (out, in / groups * k * k). Its step is
     -lr * ratio * sqrt(max(1, rows / columns)) * orthogonalize(G + momentum * M), M being the momentum buffer. Kernels
-    with fewer than 16 rows or columns (depthwise), biases and other parameters take Adam's step with `lr` alone.
+    with fewer than 16 rows or columns (depthwise) or more than LARGEST elements, biases and all others take Adam's step
+    with `lr` alone.
     """
 
     def __init__(
@@ -46,8 +48,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether a parameter is a kernel large enough for an orthogonal update."""
-    if parameter.ndim < 2:
+    """Whether a parameter is a kernel large enough for an orthogonal update, and not too large."""
+    if parameter.ndim < 2 or parameter.numel() > LARGEST:
         return False
     return min(parameter.shape[0], parameter.numel() // parameter.shape[0]) >= SMALLEST
 

@@ -7,11 +7,12 @@ Relativistic pairing (Jolicoeur-Martineau 2019) with both zero-centred penalties
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class DiscriminatorLosses(NamedTuple):
@@ -23,13 +24,29 @@ class DiscriminatorLosses(NamedTuple):
     r2: Tensor
 
 
-def generator_loss(discriminator: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
+Judge = Callable[[Tensor], Tensor]
+
+
+def generator_loss(discriminator: Judge, fake: Tensor, real: Tensor) -> Tensor:
     """L_G for a batch of pairs; the gradient reaches `fake` only."""
     return F.softplus(discriminator(real.detach()).detach() - discriminator(fake)).mean()
 
 
+def balanced(loss: Tensor, other: Tensor, picture: Tensor, share: float) -> Tensor:
+    """A loss whose gradient at `picture` is that of `loss`, brought to `share` times the norm of `other`'s.
+
+    The adaptive weight of Esser et al. 2021 (VQGAN, eq. 7), taken at the picture instead of the last layer: that
+    needs no second pass through the network.
+    """
+    (wanted,) = torch.autograd.grad(other, picture, retain_graph=True)
+    (gradient,) = torch.autograd.grad(loss, picture)
+    gradient = gradient * (share * wanted.norm() / gradient.norm().clamp_min(1e-12))
+    pull = (picture * gradient).sum()
+    return loss.detach() + pull - pull.detach()
+
+
 def discriminator_losses(
-    discriminator: nn.Module, fake: Tensor, real: Tensor, gamma: float, penalize: bool = True, every: int = 1
+    discriminator: Judge, fake: Tensor, real: Tensor, gamma: float, penalize: bool = True, every: int = 1
 ) -> DiscriminatorLosses:
     """L_D for a batch of pairs. With `every` > 1 the penalties are lazy: called once in `every` steps, scaled by it."""
     fake = fake.detach().requires_grad_(penalize)

@@ -1,0 +1,155 @@
+"""From a painter to ONNX, float or integer: (noise, states, mask, pooled) -> "y" and the coarser pictures."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from torch import nn
+
+from limner.compress.quantize import QuantConv2d
+from limner.export.graph import OPSET, Writer
+from limner.models.painter import CHANNELS, MASKED, Block, CrossAttention, Painter
+
+
+def build_painter(painter: Painter, name: str, text_tokens: int, levels: bool = True) -> onnx.ModelProto:
+    """ONNX of a folded painter with the inputs and outputs of `bundle.PainterManifest`; N is dynamic.
+
+    Float painter: float32 pictures in 0..1, not clipped. Painter from `quantize_painter`: uint8. `levels`: also give
+    the coarser pictures.
+    """
+    return _Build(painter, text_tokens, levels).model(name)
+
+
+class _Build:
+    """One graph under construction; values are named by strings, layers are taken from `painter`."""
+
+    def __init__(self, painter: Painter, text_tokens: int, levels: bool) -> None:
+        self.painter, self.config, self.tokens, self.levels = painter, painter.config, text_tokens, levels
+        self.integer = isinstance(painter.enter, QuantConv2d)
+        self.w = Writer()
+        self.pictures: list[str] = []
+
+    def model(self, name: str) -> onnx.ModelProto:
+        config, width = self.config, self.painter.text_width
+        self._paint_all()
+        grid = config.grids[0]
+        shapes = {
+            "noise": [grid, grid, config.noise],
+            "states": [self.tokens, width],
+            "mask": [self.tokens],
+            "pooled": [width],
+        }
+        taken = [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["N", *shape]) for k, shape in shapes.items()]
+        kind = TensorProto.UINT8 if self.integer else TensorProto.FLOAT
+        given = [
+            helper.make_tensor_value_info(each, kind, ["N", side, side, CHANNELS])
+            for each, side in sorted(((each, self._side(each)) for each in self.pictures), key=lambda pair: -pair[1])
+        ]
+        graph = helper.make_graph(self.w.nodes, name, taken, given, self.w.constants)
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="limner")
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _side(self, picture: str) -> int:
+        return int(picture[1:]) if len(picture) > 1 else self.config.size
+
+    def _paint_all(self) -> None:
+        painter, w = self.painter, self.w
+        films = iter(self._films())
+        tokens = w.node("Unsqueeze", w.node("Transpose", "states", perm=[0, 2, 1]), w.ints(3))
+        absent = self._absent()
+        x, skips = self._conv(w.node("Transpose", "noise", perm=[0, 3, 1, 2]), painter.enter), []
+        for stage, shrink in zip(painter.down, painter.shrink, strict=True):
+            for block in stage:  # type: ignore[attr-defined]
+                x = self._block(x, block, *next(films))
+            skips.append(x)
+            x = self._conv(x, shrink)
+        if self.config.memory:
+            x = w.node("Add", x, self._imagined())
+        for level in reversed(range(len(self.config.widths))):
+            if level < len(skips):
+                x = w.node("Add", self._doubled(self._conv(x, painter.grow[level])), skips[level])
+            if str(level) in painter.attend:
+                x = self._attended(x, painter.attend[str(level)], tokens, absent, self.config.grids[level])  # type: ignore[arg-type]
+            blocks = iter(painter.middle if level == len(skips) else painter.up[level])  # type: ignore[arg-type]
+            for count, side in painter.plan(level):
+                for block in islice(blocks, count):
+                    x = self._block(x, block, *next(films))
+                if side and (self.levels or side == self.config.size):
+                    self._leave(self._conv(x, painter.heads[str(side)]), side, self.config.grids[level])
+
+    def _conv(self, x: str, conv: nn.Module) -> str:
+        assert isinstance(conv, nn.Conv2d | QuantConv2d)
+        return self.w.convolution(x, conv)
+
+    def _relu(self, x: str) -> str:
+        return self.w.node("Relu", x)
+
+    def _spread(self) -> str:
+        shape = self.w.ints(0, self.painter.text_width, 1, 1)
+        wide = self.w.node("Reshape", "pooled", shape)
+        return self.w.node("Mul", wide, self.w.constant(np.float32(math.sqrt(self.painter.text_width))))
+
+    def _films(self) -> list[tuple[str, str]]:
+        """(1 + scale, shift) of every block."""
+        painter, w = self.painter, self.w
+        film = self._conv(self._relu(self._conv(self._spread(), painter.read)), painter.film)
+        halves = [width // 2 for width in painter.film_widths() for _ in range(2)]
+        parts = [f"film_{k}" for k in range(len(halves))]
+        w.nodes.append(helper.make_node("Split", [film, w.ints(*halves)], parts, name="films", axis=1))
+        one = w.constant(np.float32(1))
+        return [(w.node("Add", scale, one), shift) for scale, shift in zip(parts[::2], parts[1::2], strict=True)]
+
+    def _block(self, x: str, block: Block, scale: str, shift: str) -> str:
+        inner = self.w.node("Add", self.w.node("Mul", x, scale), shift)
+        inner = self._relu(self._conv(inner, block.widen))
+        inner = self._relu(self._conv(inner, block.depthwise))
+        return self.w.node("Add", self._conv(inner, block.narrow), x)
+
+    def _absent(self) -> str:
+        w = self.w
+        inverse = w.node("Sub", "mask", w.constant(np.float32(1)))
+        return w.node("Unsqueeze", w.node("Mul", inverse, w.constant(np.float32(MASKED))), w.ints(1, 2))
+
+    def _imagined(self) -> str:
+        painter, grid, w = self.painter, self.config.grids[-1], self.w
+        flat = self._conv(self._relu(self._conv(self._spread(), painter.recall)), painter.imagine)
+        shape = w.ints(0, grid, grid, self.config.widths[-1])
+        return w.node("Transpose", w.node("Reshape", flat, shape), perm=[0, 3, 1, 2])
+
+    def _doubled(self, x: str) -> str:
+        scales = self.w.constant(np.array([1, 1, 2, 2], np.float32))
+        attributes = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+        return self.w.node("Resize", x, "", scales, **attributes)
+
+    def _attended(self, x: str, layer: CrossAttention, tokens: str, absent: str, grid: int) -> str:
+        w = self.w
+        heads, width = layer.heads, layer.leave.weight.shape[0]
+        split = w.ints(0, heads, width // heads, -1)
+        query, key, value = (
+            w.node("Reshape", self._conv(source, conv), split)
+            for source, conv in ((x, layer.query), (tokens, layer.key), (tokens, layer.value))
+        )
+        likeness = w.node("MatMul", w.node("Transpose", query, perm=[0, 1, 3, 2]), key)
+        share = w.node("Softmax", w.node("Add", likeness, absent), axis=3)
+        mixed = w.node("MatMul", value, w.node("Transpose", share, perm=[0, 1, 3, 2]))
+        return w.node("Add", self._conv(w.node("Reshape", mixed, w.ints(0, width, grid, grid)), layer.leave), x)
+
+    def _leave(self, y: str, side: int, grid: int) -> None:
+        """Clamp to bytes, then shuffle: only bytes are moved at full resolution."""
+        w, cell = self.w, side // grid
+        if self.integer:
+            y = w.node("Add", w.node("Mul", y, w.constant(np.float32(255))), w.constant(np.float32(0.5)))
+            y = w.node("Clip", y, w.constant(np.float32(0)), w.constant(np.float32(255)))
+            y = w.node("Cast", y, to=TensorProto.UINT8)
+        y = w.node("Transpose", y, perm=[0, 2, 3, 1])
+        y = w.node("Reshape", y, w.ints(0, grid, grid, cell, cell * CHANNELS))
+        y = w.node("Transpose", y, perm=[0, 1, 3, 2, 4])
+        name = "y" if side == self.config.size else f"y{side}"
+        w.nodes.append(helper.make_node("Reshape", [y, w.ints(0, side, side, CHANNELS)], [name], name=name))
+        self.pictures.append(name)

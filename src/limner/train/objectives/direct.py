@@ -1,0 +1,52 @@
+"""A painter that learns from the pictures themselves: multi-level regression, text match, adversary, in any mixture.
+
+With all weights of the regression at 0 this is the GAN baseline.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limner.config import RunConfig
+from limner.data.painting import PaintingBatch
+from limner.models.painter import Text
+from limner.train.losses import paintings
+from limner.train.matching import Match
+from limner.train.objectives.base import Made
+from limner.train.objectives.painting import Material, Painting, as_text
+
+
+class Direct(Painting):
+    """(noise, text) -> the picture of the caption.
+
+    With loss.best_of > 1 the noise of a picture is the best of that many draws (implicit maximum likelihood
+    estimation, Li & Malik 2018, algorithm 1): where a caption fits several pictures the noise decides, instead of
+    the mean being painted.
+    """
+
+    def __init__(self, config: RunConfig, found: Material, device: torch.device | str) -> None:
+        super().__init__(config, found, device)
+        self.match = Match.load(config.match, device) if config.match.run else None
+
+    def made(self, network: nn.Module, batch: PaintingBatch, share: float) -> Made:
+        text = as_text(batch)
+        noise = self._noise(network, text, batch.pictures)
+        pictures = network.levels(noise, text)  # type: ignore[operator]
+        losses = {"pixel": paintings(pictures, batch.pictures, self.config.loss)}
+        if self.match:
+            losses |= self.match.losses(pictures[-1], batch)
+        return Made(losses, pictures[-1], batch.pictures, batch.pooled)
+
+    @torch.no_grad()
+    def _noise(self, network: nn.Module, text: Text, true: Tensor) -> Tensor:
+        """The noise whose coarsest picture is nearest to the true one: that picture costs half a pass."""
+        draws = [self.noise(len(true)) for _ in range(self.config.loss.best_of)]
+        if len(draws) == 1:
+            return draws[0]
+        side = self.config.painter.sides[0]
+        small = F.avg_pool2d(true, true.shape[2] // side)
+        coarse = (network.levels(draw, text, None, side)[-1] for draw in draws)  # type: ignore[operator]
+        best = torch.stack([(picture - small).abs().mean((1, 2, 3)) for picture in coarse]).argmin(0)
+        return torch.stack(draws)[best, torch.arange(len(true), device=best.device)]

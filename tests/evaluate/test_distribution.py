@@ -1,0 +1,96 @@
+"""Own-KID and own-FD: golden cases, and the direction in which noise, blur and dropped modes push them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import judging_kit
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from scipy.linalg import sqrtm
+
+from limner.errors import LimnerError
+from limner.evaluate.distribution import frechet, kid, load_features, mmd
+from limner.evaluate.painting import Judges
+
+
+def test_frechet_follows_its_equation(rng: np.random.Generator) -> None:
+    ours, real = rng.normal(size=(300, 6)), rng.normal(1, 2, (400, 6)) @ rng.normal(size=(6, 6))
+    first, second = np.cov(ours, rowvar=False), np.cov(real, rowvar=False)
+    expected = np.square(ours.mean(0) - real.mean(0)).sum() + np.trace(
+        first + second - 2 * np.real(sqrtm(first @ second))
+    )
+    assert frechet(ours.astype(np.float32), real.astype(np.float32)) == pytest.approx(expected, rel=1e-4)
+    assert frechet(ours.astype(np.float32), ours.astype(np.float32)) == pytest.approx(0, abs=1e-4)
+
+
+def test_mmd_follows_its_equation(rng: np.random.Generator) -> None:
+    ours, real = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(1, 1, (4, 3)).astype(np.float32)
+
+    def k(x: np.ndarray, y: np.ndarray) -> float:
+        return (float(x @ y) / 3 + 1) ** 3
+
+    within = np.mean([k(ours[i], ours[j]) for i in range(5) for j in range(5) if i != j])
+    within_real = np.mean([k(real[i], real[j]) for i in range(4) for j in range(4) if i != j])
+    across = np.mean([k(x, y) for x in ours for y in real])
+    assert mmd(ours, real) == pytest.approx(within + within_real - 2 * across, rel=1e-5)
+
+
+def test_kid_is_unbiased_at_any_size(rng: np.random.Generator) -> None:
+    """Zero on average for one distribution, where the biased estimate would grow as the subsets shrink."""
+    for size in (10, 80):
+        draws = [kid(*rng.normal(size=(2, 200, 8)).astype(np.float32), subsets=20, size=size).value for _ in range(30)]
+        assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(30) + 0.005
+
+
+def test_the_standard_error_falls_with_the_number_of_subsets(rng: np.random.Generator) -> None:
+    ours, real = rng.normal(size=(2, 400, 8)).astype(np.float32)
+    few, many = kid(ours, real, 20, 50), kid(ours, real, 320, 50)
+    assert 2.5 < few.error / many.error < 6
+
+
+def test_two_pictures_are_needed() -> None:
+    one = np.zeros((1, 8), np.float32)
+    with pytest.raises(LimnerError, match="own-KID of 1 and 1"):
+        kid(one, one)
+    with pytest.raises(LimnerError, match="own-FD of 1 and 1"):
+        frechet(one, one)
+
+
+def blurred(pictures: np.ndarray, radius: float) -> np.ndarray:
+    return np.array([Image.fromarray(each).filter(ImageFilter.GaussianBlur(radius)) for each in pictures])
+
+
+def test_distortions_and_dropped_modes_move_them_away_from_real(judges: Judges, rng: np.random.Generator) -> None:
+    records, pictures = judging_kit.toys("validation", 1, seed=5)
+    real = judges.space.features(judging_kit.toys("validation", 2, seed=6)[1])
+    noisy = (pictures + rng.normal(0, 60, pictures.shape)).clip(0, 255).astype(np.uint8)
+    discs = pictures[["disc" in record.text for record in records]]
+    crowds = {"noise": noisy, "blur": blurred(pictures, 1.5), "more blur": blurred(pictures, 5), "modes": discs}
+    found = {name: judges.space.features(each) for name, each in {"clean": pictures, **crowds}.items()}
+    for measure in (mmd, frechet):
+        scores = {name: measure(each, real) for name, each in found.items()}
+        for name in crowds:
+            assert scores[name] > 2 * abs(scores["clean"]), (measure.__name__, name)
+        assert scores["more blur"] > scores["blur"]
+
+
+def test_the_order_of_the_pictures_does_not_matter(judges: Judges) -> None:
+    features = judges.space.features(judging_kit.toys("train", 0)[1])
+    assert frechet(features[::-1], features) == pytest.approx(0, abs=1e-3)
+    assert mmd(features[::-1].copy(), features) == pytest.approx(mmd(features, features), rel=1e-4)
+
+
+def test_styles_of_unseen_toys_are_told(judges: Judges, judge_folder: Path) -> None:
+    records, pictures = judging_kit.toys("validation", 1)
+    told = judges.space.style(judges.space.features(pictures))
+    assert np.mean([ours == record.style for ours, record in zip(told, records, strict=True)]) > 0.9
+    again = load_features(judge_folder / "features")
+    np.testing.assert_array_equal(again.features(pictures[:5]), judges.space.features(pictures[:5]))
+
+
+def test_features_of_its_own_lessons_are_standardized(judges: Judges) -> None:
+    features = judges.space.features(judging_kit.toys("train", 0)[1])
+    assert abs(features.mean()) < 0.05
+    assert np.median(features.std(0)) == pytest.approx(1, abs=0.1)

@@ -1,0 +1,34 @@
+"""Critics: what they see and read."""
+
+from __future__ import annotations
+
+import torch
+
+from limner.models.discriminator import Discriminator, PaintingCritic, PicturePrompt
+
+
+def test_patches_of_eight_pixels() -> None:
+    assert Discriminator(8)(torch.rand(2, 3, 32, 48)).shape == (2, 4, 6)
+
+
+def test_the_painting_critic_sees_the_picture_and_reads_the_text() -> None:
+    torch.manual_seed(0)
+    critic = PaintingCritic(16, 12)
+    pictures, pooled = torch.rand(3, 4, 64, 64), torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
+    logits = critic(pictures, pooled)
+    assert logits.shape == (3,)
+    assert not torch.allclose(critic(pictures.roll(1, 0), pooled), logits)
+    assert not torch.allclose(critic(pictures, pooled.roll(1, 0)), logits)
+    both = critic(pictures, torch.stack([pooled, pooled.roll(1, 0)]))
+    torch.testing.assert_close(both[0], logits)
+    torch.testing.assert_close(both[1], critic(pictures, pooled.roll(1, 0)))
+
+
+def test_one_space_of_unit_vectors() -> None:
+    torch.manual_seed(0)
+    encoder = PicturePrompt(16, 12, space=20)
+    pictures, pooled = torch.rand(3, 4, 64, 64), torch.randn(5, 12)
+    for vectors, count in ((encoder.picture(pictures), 3), (encoder.prompt(pooled), 5)):
+        assert vectors.shape == (count, 20)
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(count))
+    assert encoder(pictures, pooled).shape == (3, 5)

@@ -1,0 +1,36 @@
+"""The best of several draws of noise is the one that is learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from painting_kit import make_icons, tiny_painting
+from torch import Tensor, nn
+
+from limner.data.records import load_split
+from limner.models.painter import Text
+from limner.train.objectives.direct import Direct
+from limner.train.objectives.painting import as_text, material
+
+
+class Echo(nn.Module):
+    """Paints the mean of its noise, as a flat picture."""
+
+    def levels(self, noise: Tensor, text: Text, time: Tensor | None = None, until: int | None = None) -> list[Tensor]:
+        level = noise.mean((1, 2, 3)).abs().mul(20)[:, None, None, None]
+        return [level.expand(-1, 4, side, side) for side in (8, 16, 32, 64) if until is None or side <= until]
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_more_draws_come_nearer(count: int, tmp_path: Path) -> None:
+    data = make_icons(tmp_path / "icons")
+    config = tiny_painting("direct", data, loss={"best_of": count}, adversarial={"weight": 0})
+    records = load_split(data, "train", config.data)
+    objective = Direct(config, material(config, records, [], tmp_path / "cache", "cpu"), "cpu")
+    batch = objective.batch(0, 0, 1)
+    torch.manual_seed(0)
+    noise = objective._noise(Echo(), as_text(batch), batch.pictures)
+    gap = (Echo().levels(noise, as_text(batch))[-1].mean((1, 2, 3)) - batch.pictures.mean((1, 2, 3))).abs().mean()
+    assert (gap < 0.06) == (count == 8)
