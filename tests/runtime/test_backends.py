@@ -14,6 +14,7 @@ from kit import make_bundle, photo
 from limner.errors import LimnerError, UsageError
 from limner.runtime import backends
 from limner.runtime.backends import BACKENDS, OpenVINOEngine, open_engine
+from limner.runtime.fused import native
 
 PACKAGES = ["openvino", "onnxruntime"]
 
@@ -126,3 +127,14 @@ def test_a_size_the_graph_cannot_take(folder: Path, name: str) -> None:
     with pytest.raises(LimnerError, match=r"int8\.onnx") as caught:
         open_engine(name, folder / "int8.onnx", 1).session(7, 8)(photo(7, 8)[None])
     assert "\n" not in str(caught.value)
+
+
+def test_auto_takes_the_kernels_where_they_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fastest = "openvino" if native.unavailable() else "fused"
+    assert open_engine("auto", folder / "int8.onnx").name == fastest
+    assert open_engine("auto", folder / "float.onnx").name == "openvino"
+    monkeypatch.setenv("LIMNER_FUSED_ISA", "none")
+    assert open_engine("auto", folder / "int8.onnx").name == "openvino"
+    assert not caplog.records

@@ -64,7 +64,7 @@ class TestKinds:
         assert out.std() > 0.1 * array.std()
 
     def test_load_is_the_front_door(self, folder: Path, upscaler: Upscaler) -> None:
-        painter = limner.load(folder, engine="openvino", precision="int8", threads=1)
+        painter = limner.load(folder, engine="auto", precision="int8", threads=1)
         assert painter.scale == 2 and painter.manifest.name == "double"
         assert (painter.upscale(photo(8, 8)) == upscaler.upscale(photo(8, 8))).all()
 

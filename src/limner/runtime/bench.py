@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from limner.errors import LimnerError, UsageError
 from limner.images import Picture
 from limner.runtime import roofline
-from limner.runtime.backends import cores, openvino_core, openvino_options
+from limner.runtime.backends import AUTO, cores, openvino_core, openvino_options
 from limner.runtime.painters import Upscaler
 
 YARDSTICK_SIZE = (160, 90)
@@ -191,7 +191,7 @@ def _row(candidate: _Candidate, picture: Picture, times: np.ndarray, yardstick_m
     peak, memory = _shares(candidate, picture, threads, float(np.min(times)))
     return Row(
         bundle=candidate.painter.manifest.name,
-        engine=candidate.case.engine,
+        engine=candidate.painter.engine if candidate.case.engine == AUTO else candidate.case.engine,
         precision=candidate.case.precision,
         threads=threads,
         width=picture.width,

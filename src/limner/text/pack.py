@@ -105,7 +105,7 @@ def _tokenizer(original: FrozenEncoder, plan: Plan, folder: Path) -> tuple[Token
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(original.max_tokens)
-    tokenizer.save(str(path))
+    tokenizer.save(str(path), pretty=False)
     return tokenizer, kept
 
 
