@@ -1,6 +1,6 @@
 """The optional half of the build: the fused engine's kernels. Everything else is in pyproject.toml.
 
-A failed compile, or no compiler at all, only means that there is no fused engine. LIMNER_NO_KERNELS=1 does not even try.
+A failed compile, or no compiler at all, only means that there is no fused engine. LIMNER_NO_KERNELS=1 does not try.
 The library has nothing of Python in it (ctypes loads it), so one file, and one wheel, serves every version of Python.
 """
 

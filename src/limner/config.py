@@ -192,7 +192,7 @@ class TrainConfig(Section):
     lr: float = Field(default=2e-3, gt=0)
     lr_final: float = Field(default=1e-6, ge=0)
     warmup: int = Field(default=3200, ge=0, description="images of linear warm-up")
-    optimizer: Literal["muon", "adamw"] = "muon"
+    optimizer: Literal["adamw", "muon"] = "adamw"
     beta2: float = Field(default=0.99, gt=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, ge=0, description="gradient norm limit; 0 turns it off")

@@ -45,13 +45,16 @@ def test_things_and_styles_are_read_from_the_captions() -> None:
 
 
 def test_judges_learn_three_wordings() -> None:
-    assert wordings(record("apple"), PHRASES, shares(red=0.8, green=0.1)) == (
-        "apple, flat vector style",
-        "apple",
-        "red apple, flat vector style",
-    )
-    assert wordings(record("green pear"), PHRASES, shares(green=0.9))[2] == "green pear, flat vector style"
-    assert wordings(record("apple"), PHRASES, shares(red=0.4, green=0.4))[2] == "apple, flat vector style"
+    given, thing, prompt = wordings(record("apple"), PHRASES, shares(red=0.8, green=0.1))
+    assert (given, thing) == ("apple, flat vector style", "apple")
+    assert "red apple" in prompt and PHRASES["flat"] in prompt and prompt != given
+    assert wordings(record("apple"), PHRASES, shares(red=0.8)) == (given, thing, prompt)
+    assert "red" not in wordings(record("apple"), PHRASES, shares(red=0.4, green=0.4))[2]
+    assert "green green" not in wordings(record("green pear"), PHRASES, shares(green=0.9))[2]
+    frames = {
+        wordings(record(name), PHRASES, shares())[2].replace(name, "") for name in ("fig", "plum", "kiwi", "lime")
+    }
+    assert len(frames) > 1
 
 
 def test_concepts_are_worded_anew_and_point_to_their_picture() -> None:

@@ -74,6 +74,13 @@ def test_labels_are_written_below_their_picture_and_stay_there() -> None:
     assert picture.height > 64 + 4 * 15
 
 
+def test_a_word_wider_than_its_cell_goes_on_below() -> None:
+    white = np.array([plain(255, 255, 255, 255)] * 2)
+    short, long = (grid([word, ""], white, columns=2) for word in ("fluent", "fluent-high-contrast"))
+    assert long.height == short.height + 15
+    assert ink(long, (0, 85, 70, long.height)) > 20
+
+
 def test_a_grid_breaks_into_rows() -> None:
     pictures = np.array([plain(10 * i, 90, 90, 255) for i in range(5)])
     painted = colours(grid(["p"] * 5, pictures, columns=2))

@@ -66,14 +66,25 @@ def style_phrases(records: Iterable[Record]) -> dict[str, str]:
 
 
 def wordings(record: Record, phrases: Mapping[str, str], shares: NDArray[np.float64]) -> tuple[str, str, str]:
-    """Three captions for a judge to learn from: as given, the thing alone, and with its main colour before it.
+    """Three captions for a judge to learn from: as given, the thing alone, and a prompt that says its main colour.
 
-    `shares`: the palette of the picture, (11,). Without a main colour the third is like the first.
+    `shares`: the palette of the picture, (11,). The frame of the prompt is drawn by the record's name. A judge may know
+    the frames that painters are tested with; only painters must not.
     """
+    random = np.random.default_rng(list(record.name.encode()))
     thing = thing_of(record)
     colour = main_colour(shares)
     coloured = thing if not colour or colour_words(thing) else f"{colour} {thing}"
-    return record.text or thing, thing, f"{coloured}, {phrases[record.style]}"
+    prompt = _frame(random).format(thing=_hinted(coloured, record, random), style=phrases[record.style])
+    return record.text or thing, thing, prompt
+
+
+def _hinted(thing: str, record: Record, random: np.random.Generator) -> str:
+    """`thing`, half of the time with a keyword of the record that it does not hold."""
+    keywords = record.extra.get("keywords")
+    listed = [keywords] if isinstance(keywords, str) else keywords or []
+    hints = [str(word) for word in listed if str(word).lower() not in thing.lower()]
+    return f"{thing} ({random.choice(hints)})" if hints and random.random() < 0.5 else thing
 
 
 def concept_prompts(
@@ -113,10 +124,7 @@ def _in_proportion(records: Sequence[Record], rows: Sequence[int], count: int) -
 
 def _concept(record: Record, row: int, kind: Kind, phrases: Mapping[str, str], random: np.random.Generator) -> Prompt:
     thing, style = thing_of(record), phrases[record.style]
-    keywords = record.extra.get("keywords")
-    hints = [str(word) for word in keywords if str(word).lower() not in thing.lower()] if keywords else []
-    described = f"{thing} ({random.choice(hints)})" if hints and random.random() < 0.5 else thing
-    text = _frame(random).format(thing=described, style=style)
+    text = _frame(random).format(thing=_hinted(thing, record, random), style=style)
     colours = colour_words(thing)
     return Prompt(text, kind, record.group, record.style, thing, colours[0] if len(colours) == 1 else "", row)
 

@@ -132,18 +132,19 @@ def _depth(texts: Sequence[str], width: int) -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of `text` no wider than `width` pixels; a single word that is wider is cut."""
+    """Lines of `text` no wider than `width` pixels; a single word that is wider is broken."""
     lines: list[str] = []
     for word in text.split():
-        joined = f"{lines[-1]} {word}" if lines else word
+        first, *rest = _broken(word, width)
+        joined = f"{lines[-1]} {first}" if lines else first
         if lines and _font().getlength(joined) <= width:
             lines[-1] = joined
         else:
-            lines.append(_cut(word, width))
+            lines.append(first)
+        lines += rest
     return lines
 
 
-def _cut(word: str, width: int) -> str:
-    while len(word) > 1 and _font().getlength(word) > width:
-        word = word[:-1]
-    return word
+def _broken(word: str, width: int) -> list[str]:
+    fits = max([n for n in range(1, len(word) + 1) if _font().getlength(word[:n]) <= width], default=1)
+    return [word[:fits], *(_broken(word[fits:], width) if word[fits:] else [])]

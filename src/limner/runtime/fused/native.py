@@ -175,6 +175,8 @@ def _layer(stage: Convolution, kept: list[Any]) -> _Layer:
     weight = np.ascontiguousarray(stage.weight, np.int8)
     bias = np.ascontiguousarray(stage.bias, np.int32)
     multiplier = np.ascontiguousarray(stage.multiplier, np.float32)
+    if weight.ndim != 4 or weight.shape[2] != weight.shape[3] or {bias.shape, multiplier.shape} != {weight.shape[:1]}:
+        raise Unsupported("a layer whose weight, bias and multiplier differ in their lengths")
     kept.extend((weight, bias, multiplier))
     result = _Layer(
         kind=TAIL,

@@ -48,6 +48,9 @@ uint64_t saved_state() {
 }
 
 bool usable_x86(int32_t isa) {
+#if defined(LF_EMULATED)
+  if (isa != LF_AVX2) return true;
+#endif
   const Registers seven = cpuid(7, 0);
   const uint64_t saved = saved_state();
   const bool avx2 = (saved & 6) == 6 && (seven.b >> 5 & 1) && (cpuid(1, 0).c >> 12 & 1);  // and FMA

@@ -2,7 +2,8 @@
 #include "kernels.h"
 
 #ifdef LF_X86
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(LF_EMULATED)  // by a test: the instructions as plain C++
+#elif defined(__GNUC__) && !defined(__clang__)
 #pragma GCC target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,prefer-vector-width=512")
 #elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni"))), apply_to = function)

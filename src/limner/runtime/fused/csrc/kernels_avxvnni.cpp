@@ -2,7 +2,8 @@
 #include "kernels.h"
 
 #ifdef LF_X86
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(LF_EMULATED)  // by a test: the instructions as plain C++
+#elif defined(__GNUC__) && !defined(__clang__)
 #pragma GCC target("avx2,fma,avxvnni")
 #elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,avxvnni"))), apply_to = function)

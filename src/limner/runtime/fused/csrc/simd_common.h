@@ -12,7 +12,9 @@
 #define LF_OPAQUE(vector)
 #else
 #define LF_NOINLINE __attribute__((noinline))
-#if defined(__aarch64__)
+#if defined(LF_EMULATED)
+#define LF_OPAQUE(vector)
+#elif defined(__aarch64__)
 #define LF_OPAQUE(vector) __asm__ volatile("" : "+w"(vector))
 #else
 #define LF_OPAQUE(vector) __asm__ volatile("" : "+x"(vector))
