@@ -7,6 +7,7 @@ The library has nothing of Python in it (ctypes loads it), so one file, and one 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -23,7 +24,7 @@ class BuildLibrary(build_ext):
     def get_ext_filename(self, fullname: str) -> str:
         return str(Path(*fullname.split("."))) + (".pyd" if sys.platform == "win32" else ".so")
 
-    def get_export_symbols(self, ext: Extension) -> list[str]:
+    def get_export_symbols(self, ext: Any) -> list[str]:
         return ext.export_symbols
 
     def build_extension(self, ext: Extension) -> None:

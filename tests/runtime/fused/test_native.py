@@ -89,7 +89,15 @@ def spoilt(plan: Plan, number: int, **changes: object) -> Plan:
         ({"weight": np.ones((32, 1, 3, 5), np.int8)}, "lengths"),
         ({"weight": np.full((32, 1, 3, 3), -128, np.int8)}, "-128"),
         ({"weight": np.ones((32, 1, 7, 7), np.int8)}, "kernel"),
-        ({"weight": np.ones((20, 32, 3, 3), np.int8), "groups": 1}, "20 is no multiple of 16"),
+        (
+            {
+                "weight": np.ones((20, 32, 3, 3), np.int8),
+                "bias": np.zeros(20, np.int32),
+                "multiplier": np.ones(20, np.float32),
+                "groups": 1,
+            },
+            "20 is no multiple of 16",
+        ),
     ],
 )
 def test_malformed_plans_are_refused(changes: dict[str, object], reason: str) -> None:

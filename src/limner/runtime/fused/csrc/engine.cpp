@@ -7,6 +7,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <system_error>
+
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
 
 #include "limner_fused.h"
 
@@ -16,13 +21,21 @@ namespace lf {
 constexpr int64_t kRingBytes = int64_t(3) << 20;
 constexpr int32_t kStripLeast = 64, kBandLeast = 16;
 
+int64_t process() {
+#if defined(_WIN32)
+  return 1;
+#else
+  return getpid();
+#endif
+}
+
 Pool::~Pool() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
   }
   wake_.notify_all();
-  for (std::thread &worker : workers_) worker.join();
+  for (std::thread &worker : workers_) owner_ == process() ? worker.join() : worker.detach();
 }
 
 template <class Work>
@@ -39,7 +52,7 @@ void Pool::run(Job &job, int32_t threads) {
   if (job.helpers < 1) return drain(job);
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    while (int32_t(workers_.size()) < threads - 1) workers_.emplace_back([this] { serve(); });
+    start(threads - 1);
     jobs_.push_back(&job);
   }
   wake_.notify_all();
@@ -47,6 +60,15 @@ void Pool::run(Job &job, int32_t threads) {
   std::unique_lock<std::mutex> lock(mutex_);
   jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
   done_.wait(lock, [&] { return job.active == 0; });
+}
+
+// As many workers as asked for, or as the system allows: the caller can do all the work itself.
+void Pool::start(int32_t workers) {
+  owner_ = workers_.empty() ? process() : owner_;
+  try {
+    while (int32_t(workers_.size()) < workers) workers_.emplace_back([this] { serve(); });
+  } catch (const std::system_error &) {
+  }
 }
 
 void Pool::serve() {
@@ -244,7 +266,7 @@ int32_t lf_run(lf_net *net, const uint8_t *in, int32_t height, int32_t width, in
   } catch (const std::string &text) {
     lf::say(error, size, text);
   } catch (const std::exception &) {
-    lf::say(error, size, "out of memory, or no more threads can be started.");
+    lf::say(error, size, "out of memory.");
   }
   return 1;
 }

@@ -89,6 +89,7 @@ class Pool {
     int32_t active = 0;
   };
   void run(Job &job, int32_t threads);
+  void start(int32_t workers);
   void serve();
   static void drain(Job &job);
 
@@ -97,6 +98,7 @@ class Pool {
   std::vector<Job *> jobs_;
   std::vector<std::thread> workers_;
   bool stop_ = false;
+  int64_t owner_ = 0;  // process that started the workers; a forked child has none of them
 };
 
 }  // namespace lf
