@@ -66,14 +66,15 @@ class FoldableConv2d(nn.Module):
         if hasattr(self, "widen"):
             kernels.append(torch.einsum("omhw,mi->oihw", self.squeeze, self.widen))
         if self.identity:
-            kernels.append(self._identity())
+            kernels.append(self.unit_kernel())
         return kernels
 
     def _centred(self, kernel: Tensor) -> Tensor:
         margin = (self.kernel - kernel.shape[-1]) // 2
         return F.pad(kernel, (margin,) * 4)
 
-    def _identity(self) -> Tensor:
+    def unit_kernel(self) -> Tensor:
+        """The kernel that leaves its input as it is."""
         kernel = torch.zeros_like(self.weight)
         channel = torch.arange(self.outputs, device=kernel.device)
         kernel[channel, channel % (self.inputs // self.groups), self.kernel // 2, self.kernel // 2] = 1.0

@@ -23,12 +23,12 @@ from limner.data.batches import CropSampler, decode_all
 from limner.data.records import Record, load_split, open_records, select, split_of
 from limner.errors import LimnerError
 from limner.models import NETWORKS
-from limner.models.blocks import FoldableConv2d
 from limner.models.discriminator import PicturePrompt
 from limner.models.painter import Painter, Text
 from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint
 from limner.train.ema import EMA
+from limner.train.grow import folded_kernels, grow
 from limner.train.muon import Muon
 from limner.train.objectives.base import Made, Objective
 from limner.train.objectives.direct import Direct
@@ -418,7 +418,7 @@ def warm_start(network: nn.Module, init: str) -> None:
     if isinstance(network, Painter):
         begin_as(network, load_painter(Path(init))[1], init)
     elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
-        load_run_weights(network, Path(init))
+        begin_larger(network, Path(init)) or load_run_weights(network, Path(init))
     else:
         load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
 
@@ -430,21 +430,27 @@ def begin_as(network: Painter, other: Painter, source: str) -> None:
     checkpoint.load_weights(network, other.state_dict(), source)
 
 
+def begin_larger(network: nn.Module, run: Path) -> bool:
+    """Become the same function as the smaller upscaler of `run`; False where it is no smaller one of the same kind."""
+    model = read_config(run).model
+    if not isinstance(network, Upscaler) or model.kind != network.config.kind:
+        return False
+    smaller = (model.width, model.depth) != (network.config.width, network.config.depth)
+    if smaller and model.width <= network.config.width and model.depth <= network.config.depth:
+        return grow(network, folded_kernels(load_run(run)[1])) > 0
+    return False
+
+
 def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.UpscalerManifest]) -> None:
-    """Load the kernels of a bundle's float graph in the order they run; other shapes keep their start values."""
+    """Load the kernels of a bundle's float graph in the order they run; a larger network becomes the same function."""
     import onnx  # part of the extra `compress`, which only this way of starting needs
 
     graph = onnx.load(shipped.graph("float")).graph
     constants = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
-    convs = [node for node in graph.node if node.op_type == "Conv"]
-    loaded = 0
-    for index, (conv, node) in enumerate(zip(network.convolutions(), convs, strict=False)):
-        kernel, bias = constants[node.input[1]], constants[node.input[2]]
-        if isinstance(conv, FoldableConv2d) and kernel.shape == conv.weight.shape:
-            if index == 0 and network.config.unshuffle > 1:
-                kernel = kernel[:, np.argsort(shipped_order(network.config.unshuffle))]
-            conv.set_folded(kernel, bias)
-            loaded += 1
+    convs = [[constants[name] for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
+    if network.config.unshuffle > 1:
+        convs[0][0] = convs[0][0][:, np.argsort(shipped_order(network.config.unshuffle))]
+    loaded = grow(network, [(kernel, bias) for kernel, bias in convs])
     if loaded < 2:
         raise LimnerError(
             f"{shipped.folder}: its network has no layers in common with this one; check the model settings."
