@@ -48,6 +48,7 @@ class UpscalerConfig(Section):
     """Shape of an upscaler. Widths in multiples of 16 run fastest."""
 
     scale: Literal[2, 3, 4] = 4
+    channels: Literal[3, 4] = Field(default=3, description="3: RGB; 4: RGBA, learned with premultiplied alpha")
     kind: Kind = "separable"
     width: int = Field(default=32, ge=1, le=512)
     depth: int = Field(default=8, ge=1, le=128, description="number of blocks between head and tail")
@@ -219,8 +220,20 @@ class QuantizeConfig(Section):
     calibration_crops: int = Field(default=64, ge=1)
     calibration: Literal["minmax", "mse"] = "mse"
     learn_grids: bool = Field(default=True, description="quantization-aware training also learns the input grids")
-    images: int = Field(default=0, ge=0, description="crops of quantization-aware training; 0 = post-training only")
+    symmetric: bool = Field(
+        default=True, description="inputs below 0 lie on a signed grid around 0; false: on one with its own zero point"
+    )
+    float_layers: tuple[str, ...] = Field(
+        default=(), description="names of layers that stay float, such as tail or up.0.*; * stands for anything"
+    )
+    images: int = Field(default=0, ge=0, description="pictures of quantization-aware training; 0 = post-training only")
     lr: float = Field(default=2e-4, gt=0)
+    distill: float = Field(
+        default=0.0, ge=0, le=1, description="in that training: weight of the float network's picture against the true"
+    )
+    adversarial: float | None = Field(
+        default=None, ge=0, description="in that training: weight of the adversary; default: that of the run"
+    )
 
 
 class PackConfig(Section):

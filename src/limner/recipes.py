@@ -71,6 +71,22 @@ def photo_x4_real() -> RunConfig:
     return tuned(photo_x4_hq(), "photo-x4-real", degrade={"kind": "realworld"}, pack={"min_gain": -2.0})
 
 
+def icons_x4() -> RunConfig:
+    """Icons with alpha, four times the side. Start it from a photo-x4 run of the same trunk with train.init."""
+    return tuned(
+        photo_x4(),
+        "icons-x4",
+        model={"channels": 4},
+        train={"images": 40_000, "lr": 2e-3, "crop": 40},
+        quantize={"images": 4_000, "learn_grids": True},
+    )
+
+
+def icons_x2() -> RunConfig:
+    """Icons with alpha, twice the side."""
+    return tuned(icons_x4(), "icons-x2", model={"scale": 2}, train={"images": 24_000})
+
+
 def icons_match() -> RunConfig:
     """The encoder of pictures and prompts inside the losses of painters. It learns from half of the groups."""
     return RunConfig(
@@ -174,6 +190,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "icons-match": icons_match,
     "icons-pairs": icons_pairs,
     "icons-teacher": icons_teacher,
+    "icons-x2": icons_x2,
+    "icons-x4": icons_x4,
     "photo-x2": photo_x2,
     "photo-x4": photo_x4,
     "photo-x4-hq": photo_x4_hq,

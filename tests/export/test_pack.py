@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from training_kit import tiny
 
 import limner
@@ -94,3 +95,22 @@ def test_a_bundle_with_an_unshuffled_trunk_starts_a_run(pictures: Path, tmp_path
     low = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
     gap = torch_painter(tmp_path / "run")(low).astype(int) - torch_painter(tmp_path / "again")(low)
     assert np.abs(gap).max() <= 1
+
+
+def test_pictures_with_alpha_are_learned_packed_and_enlarged(tmp_path: Path) -> None:
+    folder, rng = tmp_path / "icons", np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(6):
+        small = Image.fromarray(rng.integers(0, 256, (12, 12, 4), np.uint8))
+        small.resize((160, 160), Image.Resampling.BICUBIC).save(folder / f"p{i}.png")
+    config = tiny(model={"channels": 4}, quantize={"images": 16}, pack={"max_drop": 50, "min_gain": -50})
+    train(config, folder, tmp_path / "run")
+    manifest = pack(tmp_path / "run", tmp_path / "icons-x4", [folder])
+    assert manifest.channels == 4
+    assert manifest.scores["fidelity"]["int8"][0]["pictures"] == 6
+    low = np.zeros((9, 12, 4), np.uint8)
+    low[:, 6:] = (200, 0, 0, 255)
+    upscaler = limner.load(tmp_path / "icons-x4")
+    assert upscaler.enlarge_premultiplied(low).shape == (36, 48, 4)
+    ours, torchs = upscaler.enlarge_premultiplied(low), torch_painter(tmp_path / "run")(low)
+    assert np.abs(ours.astype(int) - torchs).mean() < 4

@@ -25,6 +25,7 @@ class Subject:
     engine: str
     precision: str
     upscale: Upscale
+    channels: int = 3
 
 
 def evaluate(
@@ -54,7 +55,9 @@ def evaluate(
     with console.progress("pictures") as bar:
         for each in subjects:
             task = bar.add_task(each.label, total=sum(len(folder.files) for folder in folders))
-            rows[each.label] = report.evaluate(each.upscale, folders, each.scale, kind, partial(bar.advance, task))
+            rows[each.label] = report.evaluate(
+                each.upscale, folders, each.scale, kind, partial(bar.advance, task), each.channels
+            )
     if json != "-":
         console.data().print(report.table(rows, f"{kind} input"))
     if json:
@@ -67,10 +70,12 @@ def _subject(name: str, engine: str, precision: str, threads: int) -> Subject:
         with console.extra("train"):
             from limner.export.parity import torch_painter
         painter = torch_painter(folder)
-        return Subject(name, painter.scale, "torch", "float", painter)
+        return Subject(name, painter.scale, "torch", "float", painter, painter.channels)
     from limner.runtime.painters import Upscaler
 
     upscaler = Upscaler.load(name, engine=engine, precision=precision, threads=threads)
+    if upscaler.manifest.channels == 4:
+        return Subject(name, upscaler.scale, engine, precision, upscaler.enlarge_premultiplied, 4)
     return Subject(name, upscaler.scale, engine, precision, upscaler.upscale)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limner.config import QuantizeConfig
+from limner.errors import UsageError
 from limner.models.painter import Painter, Text
 from limner.models.upscaler import Upscaler
 
@@ -22,8 +24,9 @@ class QuantConv2d(nn.Module):
     """A convolution on integers in disguise: input and weight are rounded to their grids, the sum stays float.
 
     Weights: symmetric, one scale per output channel (or one in all), recomputed from the weight in every step.
-    Input: one step; unsigned (zero point 0) when nothing negative was seen, symmetric signed otherwise. Calibration
-    sets it; training may then scale it by exp(`stretch`) (learned step size, Esser et al. 2020, eq. 3).
+    Input: one step. Where nothing negative was seen the grid is unsigned with zero point 0; otherwise signed around 0
+    (config.symmetric), or unsigned with a zero point of its own. Calibration sets it; training may then scale it by
+    exp(`stretch`) (learned step size, Esser et al. 2020, eq. 3).
     Gradients pass the rounding unchanged and stop outside the range (straight-through, Bengio et al. 2013; Jacob et
     al. 2018, section 3).
     """
@@ -32,17 +35,23 @@ class QuantConv2d(nn.Module):
         super().__init__()
         self.stride, self.padding, self.groups = conv.stride, conv.padding, conv.groups
         self.weight, self.bias = conv.weight, conv.bias
-        self.per_channel = config.per_channel
+        self.per_channel, self.symmetric = config.per_channel, config.symmetric
         self.weight_peak = 2 ** (config.weight_bits - 1) - 1
         self.activation_bits = config.activation_bits
         self.calibrated = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.stretch = nn.Parameter(torch.tensor(0.0), requires_grad=config.learn_grids)
         self.signed = nn.Parameter(torch.tensor(0.0), requires_grad=False)
+        self.zero = nn.Parameter(torch.tensor(0.0), requires_grad=False)
 
     @property
     def input_scale(self) -> Tensor:
         """Step of the input grid, a scalar."""
         return self.calibrated * self.stretch.exp()
+
+    @property
+    def input_zero(self) -> int:
+        """The integer that stands for 0.0."""
+        return int(self.zero.item())
 
     def input_range(self) -> tuple[int, int]:
         """Smallest and largest integer of the input grid."""
@@ -68,12 +77,11 @@ class QuantConv2d(nn.Module):
 
     def _rounded_input(self, x: Tensor, low: int, high: int) -> Tensor:
         if not (self.training and self.stretch.requires_grad):
-            return torch.fake_quantize_per_tensor_affine(x, self.input_scale.item(), 0, low, high)
+            return torch.fake_quantize_per_tensor_affine(x, self.input_scale.item(), self.input_zero, low, high)
         # Without this factor the gradient of the step grows with the number of pixels (Esser et al. 2020, section 2.2).
         share = 1 / math.sqrt(x.numel() * high)
-        scale, zero = self.input_scale.reshape(1), x.new_zeros(1)
         round_learnably = torch.ops.aten._fake_quantize_learnable_per_tensor_affine
-        return round_learnably(x, scale, zero, low, high, share)
+        return round_learnably(x, self.input_scale.reshape(1), self.zero.reshape(1), low, high, share)
 
     def _rounded_bias(self) -> Tensor | None:
         """The bias on the grid of the integer sums. Left out, its error flips roundings in every layer that follows."""
@@ -85,79 +93,89 @@ class QuantConv2d(nn.Module):
     @torch.no_grad()
     def calibrate(self, seen: Tensor, method: str) -> None:
         """Set the input grid from a flat sample of float inputs: full range, or the clip of least squared error."""
-        self.signed.fill_(float(seen.min() < 0))
+        bottom, top = seen.min().clamp_max(0), seen.max().clamp_min(0)
+        own_zero = bool(bottom < 0) and not self.symmetric
+        self.signed.fill_(float(bottom < 0 and self.symmetric))
         low, high = self.input_range()
-        peak = torch.maximum(seen.max() / high, seen.min() / low if low else seen.new_zeros(())).clamp_min(1e-8)
-        self.calibrated.fill_(float(peak))
+        if own_zero:
+            peak = (top - bottom) / high
+            self.zero.fill_(float((-bottom / peak).round()))
+        else:
+            peak = torch.maximum(top / high, bottom / low if low else torch.zeros_like(top))
+            self.zero.zero_()
+        self.calibrated.copy_(peak.clamp_min(1e-8))
         if method == "mse":
-            self.calibrated.fill_(float(_least_error(seen, peak, low, high)))
+            self.calibrated.fill_(self._least_error(seen))
 
-
-def _least_error(seen: Tensor, peak: Tensor, low: int, high: int) -> Tensor:
-    scales = CLIPS.to(seen) * peak
-    errors = [
-        (torch.fake_quantize_per_tensor_affine(seen, float(s), 0, low, high) - seen).square().mean() for s in scales
-    ]
-    return scales[int(torch.stack(errors).argmin())]
+    def _least_error(self, seen: Tensor) -> float:
+        low, high = self.input_range()
+        scales = (CLIPS.to(seen) * self.calibrated).tolist()
+        rounded = (torch.fake_quantize_per_tensor_affine(seen, s, self.input_zero, low, high) for s in scales)
+        errors = torch.stack([(each - seen).square().mean() for each in rounded])
+        return scales[int(errors.argmin())]
 
 
 def quantize(network: Upscaler, low: Tensor, config: QuantizeConfig) -> Upscaler:
-    """Fold `network`, put every shipped convolution on integer grids and calibrate them, in place.
+    """Fold `network`, put its shipped convolutions on integer grids and calibrate them, in place.
 
     `low`: calibration pictures (N, 3, h, w) in 0..1. The first layer's grid is that of 8-bit pictures, exactly.
+    Raises UsageError as `integer_layers` does.
     """
-    network.fold()
-    seen = _inputs(network, low)
-    _replace(network, config)
-    convs = quantized_layers(network)
-    for conv, sample in zip(convs, seen, strict=True):
-        conv.calibrate(sample, config.calibration)
-    convs[0].calibrated.data.fill_(1 / 255)
-    convs[0].stretch.requires_grad_(False)
+    network.fold().eval()
+    _put_on_grids(network, lambda: network(low), config)
+    first = network.head[0]
+    if isinstance(first, QuantConv2d):
+        first.calibrated.data.fill_(1 / 255)
+        first.stretch.requires_grad_(False)
     return network
 
 
-@torch.no_grad()
 def quantize_painter(painter: Painter, noise: Tensor, text: Text, config: QuantizeConfig) -> Painter:
-    """Fold `painter`, put every convolution on integer grids and calibrate them on (noise, text), in place.
+    """Fold `painter`, put its convolutions on integer grids and calibrate them on (noise, text), in place.
 
-    The residual sums, FiLM and the products of attention stay in float.
+    The residual sums, FiLM and the products of attention stay in float. Raises UsageError as `integer_layers` does.
     """
     painter.fold().eval()
-    seen: dict[nn.Module, Tensor] = {}
-    hooks = [conv.register_forward_pre_hook(partial(_keep, seen)) for conv in painter.convolutions()]
-    painter(noise, text)
-    for hook in hooks:
-        hook.remove()
-    samples = {name: seen[module] for name, module in painter.named_modules() if module in seen}
-    _replace(painter, config)
-    for name, sample in samples.items():
-        painter.get_submodule(name).calibrate(sample, config.calibration)  # type: ignore[operator]
+    _put_on_grids(painter, lambda: painter(noise, text), config)
     return painter
 
 
-def _keep(seen: dict[nn.Module, Tensor], conv: nn.Module, args: tuple[Tensor, ...]) -> None:
-    seen[conv] = _sample(args[0])
+def integer_layers(network: nn.Module, float_layers: Sequence[str]) -> list[str]:
+    """Names of the convolutions of a folded network that become integer: all but those that a pattern matches.
 
-
-def _replace(module: nn.Module, config: QuantizeConfig) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d):
-            setattr(module, name, QuantConv2d(child, config))
-        else:
-            _replace(child, config)
+    Raises UsageError for a pattern that matches no layer, and when no layer would be left.
+    """
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    for pattern in float_layers:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(
+                f"quantize.float_layers: no layer is called {pattern!r}: choose among {', '.join(names)}, "
+                "or write * for any part of a name."
+            )
+    kept = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in float_layers)]
+    if not kept:
+        raise UsageError("quantize.float_layers: leaves no layer to be integer: name fewer.")
+    return kept
 
 
 @torch.no_grad()
-def _inputs(network: Upscaler, low: Tensor) -> list[Tensor]:
-    """A flat sample of the inputs of every shipped convolution, in the order they run."""
-    convs = network.convolutions()
-    seen: list[Tensor] = []
-    hooks = [conv.register_forward_pre_hook(lambda _, args: seen.append(_sample(args[0]))) for conv in convs]
-    network.eval()(low)
+def _put_on_grids(network: nn.Module, run: Callable[[], object], config: QuantizeConfig) -> None:
+    """Replace the convolutions by integer ones, calibrated on what reaches them in `run`."""
+    seen: dict[str, Tensor] = {}
+    layers = {name: network.get_submodule(name) for name in integer_layers(network, config.float_layers)}
+    hooks = [layer.register_forward_pre_hook(partial(_keep, seen, name)) for name, layer in layers.items()]
+    run()
     for hook in hooks:
         hook.remove()
-    return seen
+    for name, layer in layers.items():
+        assert isinstance(layer, nn.Conv2d)
+        conv = QuantConv2d(layer, config).eval()
+        conv.calibrate(seen[name], config.calibration)
+        network.set_submodule(name, conv)
+
+
+def _keep(seen: dict[str, Tensor], name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+    seen[name] = _sample(args[0])
 
 
 def _sample(values: Tensor) -> Tensor:

@@ -22,23 +22,25 @@ SHRINKS = (0.75, 0.5)
 
 
 class Batch(NamedTuple):
-    """`low` (N, 3, crop, crop) and `high` (N, 3, crop * scale, crop * scale), float32 in 0..1."""
+    """`low` (N, C, crop, crop) and `high` (N, C, crop * scale, crop * scale), float32 in 0..1."""
 
     low: Tensor
     high: Tensor
 
 
-def decode_all(records: Sequence[Record]) -> list[np.ndarray]:
-    """Decode records to (H, W, 3) uint8 RGB, on white where transparent.
+def decode_all(records: Sequence[Record], channels: int = 3) -> list[np.ndarray]:
+    """Decode records to (H, W, 3) uint8 RGB, on white where transparent, or to (H, W, 4) with premultiplied alpha.
 
     Raises LimnerError that names an unreadable record.
     """
-    return [_decode(record) for record in records]
+    return [_decode(record, channels) for record in records]
 
 
-def _decode(record: Record) -> np.ndarray:
+def _decode(record: Record, channels: int) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(record.read()))
+        if channels == 4:
+            return premultiplied(np.asarray(image.convert("RGBA")))
         if image.has_transparency_data:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
         return np.asarray(image.convert("RGB"))
@@ -46,6 +48,13 @@ def _decode(record: Record) -> np.ndarray:
         raise LimnerError(
             f"{record.name}: cannot be decoded ({error}); remove it or run `limner data check`."
         ) from None
+
+
+def premultiplied(straight: np.ndarray) -> np.ndarray:
+    """(H, W, 4) uint8 with straight alpha -> the same with colours times alpha, rounded."""
+    wide = straight.astype(np.uint16)
+    wide[..., :3] = (wide[..., :3] * wide[..., 3:] + 127) // 255
+    return wide.astype(np.uint8)
 
 
 class CropSampler:

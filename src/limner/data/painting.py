@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from limner.data.batches import premultiplied
 from limner.data.caption import caption_for
 from limner.data.records import Record
 from limner.errors import LimnerError
@@ -46,7 +47,7 @@ def decode_paintings(records: Sequence[Record], side: int) -> Bytes:
 
 def _premultiplied(record: Record, side: int) -> Bytes:
     try:
-        straight = np.asarray(Image.open(io.BytesIO(record.read())).convert("RGBA")).astype(np.uint16)
+        straight = np.asarray(Image.open(io.BytesIO(record.read())).convert("RGBA"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise LimnerError(
             f"{record.name}: cannot be decoded ({error}); remove it or run `limner data check`."
@@ -54,8 +55,7 @@ def _premultiplied(record: Record, side: int) -> Bytes:
     if straight.shape != (side, side, 4):
         size = f"{straight.shape[1]}x{straight.shape[0]}"
         raise LimnerError(f"{record.name}: is {size} pixels, not {side}x{side}; resize it or set painter.size.")
-    straight[..., :3] = (straight[..., :3] * straight[..., 3:] + 127) // 255
-    return straight.astype(np.uint8)
+    return premultiplied(straight)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ def _inner(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> tuple[NDA
     return a[inner], b[inner]
 
 
+def on_white(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 4) with premultiplied alpha laid on white; RGB stays as it is."""
+    if picture.shape[2] == 3:
+        return picture
+    return np.minimum(picture[..., :3].astype(np.uint16) + 255 - picture[..., 3:], 255).astype(np.uint8)
+
+
 def luma(rgb: NDArray[np.uint8]) -> Plane:
     """Y of (H, W, 3) uint8 RGB in 16..235, unrounded: ITU-R BT.601 studio range, as MATLAB's rgb2ycbcr."""
     weights = np.array([65.481, 128.553, 24.966], np.float32) / PEAK

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limner.errors import LimnerError
-from limner.evaluate.fidelity import Scores, compare
+from limner.evaluate.fidelity import Scores, compare, on_white
 from limner.evaluate.sets import Downsampler, PictureSet, pair
 from limner.resample import resize_uint8
 
@@ -39,26 +39,34 @@ def evaluate(
     scale: int,
     downsampler: Downsampler = "bicubic",
     advance: Callable[[], None] = lambda: None,
+    channels: int = 3,
 ) -> list[Row]:
     """One Row per set. Set scores are means of the pictures' scores; `scale` pixels of border are left out.
 
-    `upscale` maps (h, w, 3) uint8 RGB to (h*scale, w*scale, 3) uint8. `advance` is called after every picture.
+    `upscale` maps (h, w, 3) uint8 RGB to (h*scale, w*scale, 3) uint8; with `channels` = 4 both are RGBA with
+    premultiplied alpha, and laid on white to be compared. `advance` is called after every picture.
     Raises LimnerError for an unreadable picture or an output of the wrong shape.
     """
-    return [_row(upscale, each, scale, downsampler, advance) for each in sets]
+    return [_row(upscale, each, scale, downsampler, advance, channels) for each in sets]
 
 
 def _row(
-    upscale: Upscale, pictures: PictureSet, scale: int, downsampler: Downsampler, advance: Callable[[], None]
+    upscale: Upscale,
+    pictures: PictureSet,
+    scale: int,
+    downsampler: Downsampler,
+    advance: Callable[[], None],
+    channels: int,
 ) -> Row:
     ours, bicubic = [], []
     for path in pictures.files:
-        low, truth = pair(path, scale, downsampler)
+        low, truth = pair(path, scale, downsampler, channels)
         painted = upscale(low)
         if painted.shape != truth.shape:
             raise LimnerError(f"{path}: the upscaler returned shape {painted.shape} where x{scale} is {truth.shape}.")
-        ours.append(compare(painted, truth, scale))
-        bicubic.append(compare(resize_uint8(low, *truth.shape[:2]), truth, scale))
+        shown, plain = on_white(truth), on_white(resize_uint8(low, *truth.shape[:2]))
+        ours.append(compare(on_white(painted), shown, scale))
+        bicubic.append(compare(plain, shown, scale))
         advance()
     return Row(pictures.name, scale, downsampler, len(ours), mean(ours), mean(bicubic))
 

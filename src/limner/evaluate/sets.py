@@ -13,6 +13,7 @@ from PIL import Image
 
 from limner.errors import LimnerError, one_of
 from limner.resample import resize_uint8
+from limner.runtime.alpha import premultiplied
 
 Downsampler = Literal["bicubic", "decimate"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
@@ -54,13 +55,17 @@ def downsampler_named(name: str) -> Downsampler:
     raise one_of("downsampler", name, get_args(Downsampler))
 
 
-def pair(path: Path, scale: int, downsampler: Downsampler) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def pair(
+    path: Path, scale: int, downsampler: Downsampler, channels: int = 3
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Low-resolution input (h, w, 3) and true picture (h*scale, w*scale, 3), both uint8 RGB.
+
+    With `channels` = 4 both are RGBA with premultiplied alpha, which is also how they are shrunk.
 
     The truth is cropped at the bottom and right to a multiple of `scale`, then shrunk: `bicubic` as MATLAB's imresize
     (antialiased), `decimate` as cv2's INTER_CUBIC (aliased). Raises LimnerError for an unreadable or tiny picture.
     """
-    truth = _read(path)
+    truth = _read(path, channels)
     height, width = truth.shape[0] // scale, truth.shape[1] // scale
     if min(height, width) < SMALLEST:
         size = f"{truth.shape[1]}x{truth.shape[0]}"
@@ -69,9 +74,12 @@ def pair(path: Path, scale: int, downsampler: Downsampler) -> tuple[NDArray[np.u
     return resize_uint8(truth, height, width, downsampler), truth
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
+def _read(path: Path, channels: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
+            if channels == 4:
+                straight = np.asarray(image.convert("RGBA"))
+                return premultiplied(straight[..., :3], straight[..., 3])
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise LimnerError(f"{path}: not readable as a picture ({error}); remove it from the test set.") from None

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from limner.compress.quantize import QuantConv2d
+from limner.compress.quantize import QuantConv2d, quantized_layers
+from limner.config import UpscalerConfig
 from limner.models.upscaler import Upscaler, shipped_order
 
 OPSET = 17
@@ -84,30 +85,32 @@ class Writer:
             self.constant(zeros.astype(np.int32)),
             axis=0,
         )
-        return self.grid(x, scale, conv.input_range()), weight_name, bias_name
+        return self.grid(x, scale, conv.input_zero, conv.input_range()), weight_name, bias_name
 
-    def grid(self, x: str, scale: np.float32, bounds: tuple[int, int]) -> str:
-        """Round `x` to an 8-bit grid with zero point 0; narrower grids are clipped first."""
+    def grid(self, x: str, scale: np.float32, zero: int, bounds: tuple[int, int]) -> str:
+        """Round `x` to an 8-bit grid on which `zero` stands for 0.0; narrower grids are clipped first."""
         dtype = np.int8 if bounds[0] < 0 else np.uint8
         limits = np.iinfo(dtype)
         if bounds != (limits.min, limits.max):
-            x = self.node("Clip", x, self.constant(scale * bounds[0]), self.constant(scale * bounds[1]))
-        scale_name, zero = self.constant(scale), self.constant(dtype(0))
-        return self.node("DequantizeLinear", self.node("QuantizeLinear", x, scale_name, zero), scale_name, zero)
+            low, high = (self.constant(np.float32(scale * (bound - zero))) for bound in bounds)
+            x = self.node("Clip", x, low, high)
+        grid = self.constant(scale), self.constant(dtype(zero))
+        return self.node("DequantizeLinear", self.node("QuantizeLinear", x, *grid), *grid)
 
 
 def build(network: Upscaler, name: str) -> onnx.ModelProto:
-    """ONNX of a folded Upscaler: input "x" (1, height, width, 3), output "y" (1, height * s, width * s, 3), RGB.
+    """ONNX of a folded Upscaler: input "x" (1, height, width, C), output "y" (1, height * s, width * s, C).
 
-    Float network: float32 in and out, 0..1, not clipped. Network from `quantize`: uint8 in and out, 0..255.
+    C = 3: RGB; 4: RGBA with premultiplied alpha. Float network: float32 in and out, 0..1, not clipped. Network from
+    `quantize`: uint8 in and out, 0..255.
     Height and width are dynamic and must be multiples of config.unshuffle.
     """
-    integer = isinstance(network.tail, QuantConv2d)
+    integer = bool(quantized_layers(network))
     w = Writer()
     picture = _enter(w, integer)
-    cell = network.config.unshuffle
+    cell, colours = network.config.unshuffle, network.config.channels
     cells = w.node("SpaceToDepth", picture, blocksize=cell) if cell > 1 else picture
-    order = np.array(shipped_order(cell)) if cell > 1 else None
+    order = np.array(shipped_order(cell, colours)) if cell > 1 else None
     features = cells
     for step in _steps(network):
         if isinstance(step, nn.ReLU):
@@ -115,9 +118,9 @@ def build(network: Upscaler, name: str) -> onnx.ModelProto:
         else:
             features = w.convolution(features, step, order)
             order = None
-    enlarged = w.node("Gather", cells, w.constant(_nearest(network.config.scale, cell)), axis=1)
-    _leave(w, w.node("Add", features, enlarged), network.config.scale, cell, integer)
-    return _model(w, name, network.config.scale, TensorProto.UINT8 if integer else TensorProto.FLOAT)
+    enlarged = w.node("Gather", cells, w.constant(_nearest(network.config.scale, cell, colours)), axis=1)
+    _leave(w, w.node("Add", features, enlarged), network.config, integer)
+    return _model(w, name, network.config, TensorProto.UINT8 if integer else TensorProto.FLOAT)
 
 
 def _steps(network: Upscaler) -> list[Convolution | nn.ReLU]:
@@ -132,30 +135,31 @@ def _enter(w: Writer, integer: bool) -> str:
     return w.node("Transpose", x, perm=[0, 3, 1, 2])
 
 
-def _nearest(scale: int, cell: int) -> NDArray[np.int64]:
+def _nearest(scale: int, cell: int, colours: int) -> NDArray[np.int64]:
     """For each channel (row, column, colour) of the shuffled output, the channel of the unshuffled input below it."""
     side = scale * cell
-    row, column, colour = np.meshgrid(np.arange(side), np.arange(side), np.arange(3), indexing="ij")
-    return ((row // scale * cell + column // scale) * 3 + colour).ravel()
+    row, column, colour = np.meshgrid(np.arange(side), np.arange(side), np.arange(colours), indexing="ij")
+    return ((row // scale * cell + column // scale) * colours + colour).ravel()
 
 
-def _leave(w: Writer, y: str, scale: int, cell: int, integer: bool) -> None:
+def _leave(w: Writer, y: str, config: UpscalerConfig, integer: bool) -> None:
     """Clamp to bytes before the shuffle: what moves at full resolution is uint8, in rows of contiguous pixels."""
     if integer:
         y = w.node("Add", w.node("Mul", y, w.constant(np.float32(255))), w.constant(np.float32(0.5)))
         y = w.node("Clip", y, w.constant(np.float32(0)), w.constant(np.float32(255)))
         y = w.node("Cast", y, to=TensorProto.UINT8)
-    side = scale * cell
+    scale, side = config.scale, config.scale * config.unshuffle
     y = w.node("Transpose", y, perm=[0, 2, 3, 1])
-    y = w.node("Reshape", y, w.constant(np.array([0, 0, 0, side, side * 3], np.int64)))
+    y = w.node("Reshape", y, w.constant(np.array([0, 0, 0, side, side * config.channels], np.int64)))
     y = w.node("Transpose", y, perm=[0, 1, 3, 2, 4])
     shape = w.node("Mul", w.node("Shape", "x"), w.constant(np.array([1, scale, scale, 1], np.int64)))
     w.nodes.append(helper.make_node("Reshape", [y, shape], ["y"], name="y"))
 
 
-def _model(w: Writer, name: str, scale: int, dtype: int) -> onnx.ModelProto:
-    x = helper.make_tensor_value_info("x", dtype, [1, "height", "width", 3])
-    y = helper.make_tensor_value_info("y", dtype, [1, f"height*{scale}", f"width*{scale}", 3])
+def _model(w: Writer, name: str, config: UpscalerConfig, dtype: int) -> onnx.ModelProto:
+    scale, colours = config.scale, config.channels
+    x = helper.make_tensor_value_info("x", dtype, [1, "height", "width", colours])
+    y = helper.make_tensor_value_info("y", dtype, [1, f"height*{scale}", f"width*{scale}", colours])
     graph = helper.make_graph(w.nodes, name, [x], [y], w.constants)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="limner"

@@ -15,7 +15,7 @@ import torch
 
 from limner import bundle
 from limner.bundle import Bundle, Graph, Manifest, UpscalerManifest
-from limner.compress.finetune import calibration, finetune
+from limner.compress.finetune import calibration, finetune, trained_on
 from limner.compress.quantize import quantize
 from limner.config import RunConfig, override
 from limner.errors import LimnerError
@@ -47,7 +47,7 @@ def pack(
     """Write the bundle `out` from the run folder `run` of an upscaler or a painter; returns its manifest."""
     config = override(read_config(run), list(overrides))
     if config.task == "generate":
-        return pack_painter(config, run, out)
+        return pack_painter(config, run, out, data)
     return pack_upscaler(config, run, out, sets, data)
 
 
@@ -65,7 +65,7 @@ def pack_upscaler(
     network = load_run(run)[1]
     pictures = [open_set(folder) for folder in sets]
     origin = json.loads((run / SOURCES).read_text("utf-8"))
-    networks = _compress(config, network, run, data or Path(origin["data"]))
+    networks = _compress(config, network, run, data or trained_on(run))
     with tempfile.TemporaryDirectory() as draft:
         files = _graphs(networks, config.name, Path(draft))
         manifest = _manifest(config, networks.float, origin["sources"])
@@ -93,6 +93,7 @@ def _manifest(config: RunConfig, network: Upscaler, sources: list[dict[str, Any]
     return UpscalerManifest(
         name=config.name,
         scale=config.model.scale,
+        channels=config.model.channels,
         multiple=config.model.unshuffle,
         radius=network.radius,
         graphs={
@@ -133,7 +134,8 @@ def _fidelity(config: RunConfig, trial: Bundle[UpscalerManifest], sets: list[Pic
     rows: dict[str, list[Row]] = {}
     for precision in ("float", "int8"):
         painter = Painter.load(trial.folder, precision=precision)
-        rows[precision] = evaluate(painter.upscale, sets, config.model.scale)
+        enlarge = painter.upscale if config.model.channels == 3 else painter.enlarge_premultiplied
+        rows[precision] = evaluate(enlarge, sets, config.model.scale, channels=config.model.channels)
     for exact, integer in zip(rows["float"], rows["int8"], strict=True):
         _gate(config, exact, integer)
     return {precision: to_json(found) for precision, found in rows.items()}

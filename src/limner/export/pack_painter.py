@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from limner import bundle
 from limner.bundle import Bundle, Graph, PainterManifest, TextLink
+from limner.compress.finetune import finetune_painter, painting_calibration, trained_on
 from limner.compress.quantize import quantize_painter
 from limner.config import RunConfig
 from limner.errors import LimnerError
@@ -23,24 +23,28 @@ from limner.export.painter_graph import build_painter
 from limner.export.provenance import provenance
 from limner.models.painter import Painter, Text
 from limner.runtime.batched import GRAPHS, Network
-from limner.train.loop import CALIBRATION, SOURCES, TEXT, load_painter
+from limner.train.loop import SOURCES, TEXT, load_painter
 
 PARITY_PICTURES = 8
 
 Feeds = dict[str, NDArray[np.float32]]
 
 
-def pack_painter(config: RunConfig, run: Path, out: Path) -> PainterManifest:
+def pack_painter(config: RunConfig, run: Path, out: Path, data: Path | None = None) -> PainterManifest:
     """Write the bundle `out` from the run folder `run` of a one-step painter; returns its manifest.
 
-    Raises LimnerError, with the figures, when an engine differs from torch by more than the tolerance, or the integer
-    painter from the float one by more than pack.max_gap; and for a flow, which needs a student first.
+    `data`: training pictures, needed when quantize.images > 0 (default: where the run found them). Raises LimnerError,
+    with the figures, when an engine differs from torch by more than the tolerance, or the integer painter from the
+    float one by more than pack.max_gap; and for a flow, which needs a student first.
     """
     if config.objective not in ("direct", "student"):
         raise LimnerError(f"{run}: a run of {config.objective!r} does not ship; train a student or `icons-direct`.")
     network = load_painter(run)[1].fold()
-    noise, text = calibration(run)
-    integer = quantize_painter(copy.deepcopy(network), noise, text, config.quantize).eval()
+    noise, text = painting_calibration(run)
+    rounded = quantize_painter(copy.deepcopy(network), noise, text, config.quantize).eval()
+    integer = rounded
+    if config.quantize.images:
+        integer = finetune_painter(config, copy.deepcopy(network), run, data or trained_on(run))
     feeds = _feeds(noise[:PARITY_PICTURES], text)
     with tempfile.TemporaryDirectory() as draft:
         files = {f"{kind}.onnx": Path(draft) / f"{kind}.onnx" for kind in ("float", "int8")}
@@ -50,18 +54,10 @@ def pack_painter(config: RunConfig, run: Path, out: Path) -> PainterManifest:
         trial = bundle.write(Path(draft) / "trial", manifest, files)
         scores = {
             "parity": _parity(config, network, integer, trial, feeds),
-            "int8_gap": _gap(config, network, integer, noise, text),
+            "int8_gap": _within_gap(config, network, integer, noise, text),
+            "int8_gap_untrained": round(_gap(network, rounded, noise, text), 3),
         }
         return bundle.write(out, manifest.model_copy(update={"scores": scores}), files).manifest
-
-
-def calibration(run: Path) -> tuple[Tensor, Text]:
-    """The noise (N, channels, G, G) and text vectors kept with a painter's run."""
-    path = run / CALIBRATION
-    if not path.is_file():
-        raise LimnerError(f"{path}: missing; run `limner train` with the same settings again, it writes it first.")
-    found = load_file(path)
-    return found["noise"].permute(0, 3, 1, 2), Text(*(found[name] for name in Text._fields))
 
 
 def _feeds(noise: Tensor, text: Text) -> Feeds:
@@ -128,14 +124,19 @@ def _within(config: RunConfig, engine: str, errors: dict[str, float]) -> None:
             )
 
 
-@torch.no_grad()
-def _gap(config: RunConfig, network: Painter, integer: Painter, noise: Tensor, text: Text) -> float:
-    """Mean difference of the integer painter's pictures from the float one's, last bits; within pack.max_gap."""
-    exact, rounded = (painter(noise, text).clamp(0, 1) for painter in (network, integer))
-    gap = float((exact - rounded).abs().mean()) * 255
+def _within_gap(config: RunConfig, network: Painter, integer: Painter, noise: Tensor, text: Text) -> float:
+    gap = _gap(network, integer, noise, text)
     if not gap <= config.pack.max_gap:
         raise LimnerError(
             f"{config.name}: int8 pictures differ by {gap:.3g} last bits from float ones, more than max_gap "
-            f"{config.pack.max_gap}: calibrate with more pictures (quantize.calibration_crops), or raise pack.max_gap."
+            f"{config.pack.max_gap}: train through the rounding (quantize.images, quantize.distill), or raise "
+            "pack.max_gap."
         )
     return round(gap, 3)
+
+
+@torch.no_grad()
+def _gap(network: Painter, integer: Painter, noise: Tensor, text: Text) -> float:
+    """Mean difference of the integer painter's pictures from the float one's, last bits."""
+    exact, rounded = (painter(noise, text).clamp(0, 1) for painter in (network, integer))
+    return float((exact - rounded).abs().mean()) * 255

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 from torch import nn
 
-from limner.compress.quantize import QuantConv2d
+from limner.compress.quantize import QuantConv2d, quantized_layers
 from limner.export.graph import OPSET, Writer
 from limner.models.painter import CHANNELS, MASKED, Block, CrossAttention, Painter
 
@@ -29,7 +29,7 @@ class _Build:
 
     def __init__(self, painter: Painter, text_tokens: int, levels: bool) -> None:
         self.painter, self.config, self.tokens, self.levels = painter, painter.config, text_tokens, levels
-        self.integer = isinstance(painter.enter, QuantConv2d)
+        self.integer = bool(quantized_layers(painter))
         self.w = Writer()
         self.pictures: list[str] = []
 

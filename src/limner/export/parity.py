@@ -18,10 +18,11 @@ Bytes = NDArray[np.uint8]
 
 
 class TorchPainter:
-    """A network of a run folder as a function on (H, W, 3) uint8 pictures; pads to the network's multiple."""
+    """A network of a run folder as a function on (H, W, C) uint8 pictures; pads to the network's multiple."""
 
     def __init__(self, network: Upscaler) -> None:
         self.network, self.scale, self.multiple = network, network.config.scale, network.config.unshuffle
+        self.channels = network.config.channels
 
     def __call__(self, low: Bytes) -> Bytes:
         height, width = low.shape[:2]
@@ -35,7 +36,7 @@ def torch_painter(run: Path) -> TorchPainter:
 
 
 def float_error(bundle: Bundle[UpscalerManifest], network: Upscaler, low: NDArray[np.float32], engine: str) -> float:
-    """Largest |engine - torch| over pictures (N, H, W, 3) in 0..1."""
+    """Largest |engine - torch| over pictures (N, H, W, C) in 0..1."""
     session = open_engine(engine, bundle.graph("float")).session(*low.shape[1:3])
     with torch.no_grad():
         true = network(torch.from_numpy(low).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
@@ -43,7 +44,7 @@ def float_error(bundle: Bundle[UpscalerManifest], network: Upscaler, low: NDArra
 
 
 def int8_error(bundle: Bundle[UpscalerManifest], network: Upscaler, low: Bytes, engine: str) -> float:
-    """Mean |engine - fake-quantized torch| in units of the last bit, over pictures (N, H, W, 3) uint8."""
+    """Mean |engine - fake-quantized torch| in units of the last bit, over pictures (N, H, W, C) uint8."""
     session = open_engine(engine, bundle.graph("int8")).session(*low.shape[1:3])
     gaps = [np.abs(session(x[None])[0].astype(np.int16) - paint(network, x)).mean() for x in low]
     return float(np.mean(gaps))

@@ -26,19 +26,23 @@ def level_scales(scale: int, levels: int) -> list[int]:
     return [max(1, scale // 2 ** (levels - 1 - level)) for level in range(levels)]
 
 
-def shipped_order(cell: int) -> list[int]:
+def shipped_order(cell: int, colours: int = 3) -> list[int]:
     """Torch's channel (colour first) for each (row, column, colour) of the shipped graph's unshuffled input."""
-    return [colour * cell**2 + place for place in range(cell**2) for colour in range(3)]
+    return [colour * cell**2 + place for place in range(cell**2) for colour in range(colours)]
 
 
 class Upscaler(nn.Module):
-    """(N, 3, H, W) in 0..1 -> (N, 3, H * scale, W * scale), not clipped. H and W are multiples of `unshuffle`."""
+    """(N, 3, H, W) in 0..1 -> (N, 3, H * scale, W * scale), not clipped. H and W are multiples of `unshuffle`.
+
+    With config.channels = 4 the pictures are RGBA with premultiplied alpha.
+    """
 
     def __init__(self, config: UpscalerConfig) -> None:
         super().__init__()
         self.config = config
         width, cells = config.width, config.unshuffle**2
-        self.head = nn.Sequential(FoldableConv2d(3 * cells, width, 3, branches=config.branches), nn.ReLU(inplace=True))
+        entry = FoldableConv2d(config.channels * cells, width, 3, branches=config.branches)
+        self.head = nn.Sequential(entry, nn.ReLU(inplace=True))
         self.trunk = nn.Sequential(
             *(
                 block(config.kind, width, config.kernel, config.group_width, config.branches)
@@ -51,9 +55,8 @@ class Upscaler(nn.Module):
         self.tail = self._picture_head(config.scale)
 
     def _picture_head(self, scale: int) -> FoldableConv2d:
-        conv = FoldableConv2d(
-            self.config.width, 3 * (scale * self.config.unshuffle) ** 2, 1, branches=self.config.branches
-        )
+        places = (scale * self.config.unshuffle) ** 2
+        conv = FoldableConv2d(self.config.width, self.config.channels * places, 1, branches=self.config.branches)
         with torch.no_grad():  # start near the residual: the enlarged input
             for parameter in conv.parameters():
                 parameter.mul_(0.1)

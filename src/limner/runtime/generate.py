@@ -213,11 +213,16 @@ class Painter:
         if not prepared:
             return []
         raw = self.run_network(prepared)
-        return [self._finished(picture, each.size) for picture, each in zip(raw, prepared, strict=True)]
+        return [self.finish(picture, each.size) for picture, each in zip(raw, prepared, strict=True)]
 
     def run_network(self, prepared: Sequence[Prepared]) -> Pixels:
         """The image network alone: (N, size, size, 4) with premultiplied alpha, for N >= 1."""
         return _bytes(self._network.run(_feeds(prepared), ("y",))[0])
+
+    def run_levels(self, prepared: Sequence[Prepared]) -> list[Pixels]:
+        """As `run_network`, but all pictures of the network, coarse to fine: (N, 8, 8, 4) and so on."""
+        names = tuple(f"y{side}" for side in self.manifest.levels)
+        return [_bytes(each) for each in self._network.run(_feeds(prepared), (*names, "y"))]
 
     def levels(self, request: Request) -> Iterator[Pixels]:
         """The picture as it grows: (8, 8, 4), (16, 16, 4) and so on, at last the finished one in its size.
@@ -225,10 +230,9 @@ class Painter:
         The network makes all of them at once; they serve as previews.
         """
         prepared = self.prepare(request)
-        names = tuple(f"y{side}" for side in self.manifest.levels)
-        *coarse, raw = self._network.run(_feeds([prepared]), (*names, "y"))
-        yield from (alpha.straight(_bytes(each)[0]) for each in coarse)
-        yield self._finished(_bytes(raw)[0], prepared.size)
+        *coarse, raw = self.run_levels([prepared])
+        yield from (alpha.straight(each[0]) for each in coarse)
+        yield self.finish(raw[0], prepared.size)
 
     def warm(self, batches: Sequence[int] = (1,), sizes: Sequence[int] = ()) -> None:
         """Compile what batches of these numbers of pictures, and pictures of these sizes, will need."""
@@ -273,8 +277,11 @@ class Painter:
         words = "" if request.style is None else self.manifest.styles[request.style]
         return request.prompt if words.lower() in request.prompt.lower() else f"{request.prompt}, {words}"
 
-    def _finished(self, picture: Pixels, size: int) -> Pixels:
-        """From (64, 64, 4) with premultiplied alpha to straight alpha at the size wanted."""
+    def finish(self, picture: Pixels, size: int) -> Pixels:
+        """From what `run_network` gave, (64, 64, 4) with premultiplied alpha, to straight alpha at the size wanted.
+
+        Raises LimnerError where no upscaler stands ready for that size.
+        """
         if size == self.size:
             return alpha.straight(picture)
         upscaler = self._upscaler(size // self.size)

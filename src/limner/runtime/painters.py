@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
@@ -113,6 +114,7 @@ class Upscaler:
         size: Size | None = None,
         strength: float = 1.0,
         progress: Progress | None = None,
+        turn: tiles.Turn = nullcontext,
     ) -> Picture:
         """Enlarge a decoded picture; its profile and other metadata are carried along.
 
@@ -120,7 +122,8 @@ class Upscaler:
         keeps the aspect. What the network does not give exactly is painted larger, then reduced (Lanczos); factors
         beyond its own take it several times; a picture that shall not grow is only reduced. `strength` in 0..1: 1 is
         the network alone, 0 is bicubic. `progress(done, total)` counts tiles and is called in the calling thread.
-        uint16 pictures go through the float graph, whatever the precision asked for.
+        uint16 pictures go through the float graph, whatever the precision asked for. `turn` gives a context that every
+        tile is computed in: it may wait for others, or raise to stop, which ends this call.
 
         Raises UsageError for an impossible scale, size or strength, LimnerError when the engine fails.
         """
@@ -129,7 +132,7 @@ class Upscaler:
         width, height = target(picture.width, picture.height, self.scale, scale, size)
         network = self._network("float" if picture.maximum > 255 else self._precision)
         kind = _Painting if self.manifest.channels == 3 else _PremultipliedPainting
-        painting = kind(network, height, width, strength)
+        painting = kind(network, height, width, strength, turn)
         try:
             return painting.of(picture, progress)
         except MemoryError:
@@ -174,6 +177,7 @@ class _Painting:
     height: int
     width: int
     strength: float
+    turn: tiles.Turn = nullcontext
 
     def of(self, picture: Picture, progress: Progress | None) -> Picture:
         alpha = picture.alpha
@@ -207,7 +211,8 @@ class _Painting:
         painted = image
         for size in route:
             small, plan = resize.lanczos(painted, *size), self.network.plan(*size)
-            painted = tiles.run(small, self.network, plan, gray=gray, skip_flat=image.ndim == 2, progress=tick)
+            options = {"gray": gray, "skip_flat": image.ndim == 2, "progress": tick, "turn": self.turn}
+            painted = tiles.run(small, self.network, plan, **options)
         painted = resize.lanczos(painted, self.height, self.width)
         painted = image.copy() if painted is image else painted
         if self.strength < 1:

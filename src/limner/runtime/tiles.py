@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ SIDE_STEP = 32
 MOST_WORKERS = 8
 
 Progress = Callable[[], None]
+Turn = Callable[[], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,13 @@ def run(
     gray: bool = False,
     skip_flat: bool = False,
     progress: Progress = lambda: None,
+    turn: Turn = nullcontext,
 ) -> NDArray[Any]:
     """Enlarge (H, W, C) to (H*s, W*s, C), C = 3 or 4, or a plane (H, W) to (H*s, W*s), uint8 or uint16, tile by tile.
 
     `gray`: average the three channels of the result. A plane goes in as three equal channels and is always averaged.
     `skip_flat`: a tile of one value becomes that value without the network. `progress` is called in the calling
-    thread after every tile.
+    thread after every tile. `turn` gives a context that every tile is computed in: it may wait, or raise to stop.
     """
     workers = min(network.threads, len(plan), MOST_WORKERS)
     session = network.session(plan.height, plan.width, workers)
@@ -128,7 +131,8 @@ def run(
         if skip_flat and tile.min() == tile.max():
             kept[:] = tile.flat[0]
             return
-        y = session(_taken(tile, network.as_float))[0, _kept(row, network.scale), _kept(column, network.scale)]
+        with turn():
+            y = session(_taken(tile, network.as_float))[0, _kept(row, network.scale), _kept(column, network.scale)]
         kept[:] = _given(y, kept.dtype, network.as_float, gray)
 
     _for_each(paint, plan, workers, progress)

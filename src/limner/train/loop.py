@@ -34,7 +34,8 @@ from limner.train.objectives.base import Made, Objective
 from limner.train.objectives.direct import Direct
 from limner.train.objectives.flow import Flow
 from limner.train.objectives.match import Matching, own_half
-from limner.train.objectives.painting import Material, material
+from limner.train.objectives.painting import Material, Painting, material
+from limner.train.objectives.painting import Teacher as PaintingTeacher
 from limner.train.objectives.student import Student
 from limner.train.objectives.upscale import Teacher, Upscale
 from limner.train.pairs import write_pairs
@@ -75,6 +76,8 @@ def train(config: RunConfig, data: Path, out: Path) -> None:
             write_pairs(config, load_painter(Path(config.pairs.teacher or "")), records, found, out, fabric.device)
             return
         objective = PAINTINGS[config.objective](config, found, fabric.device)
+        if isinstance(objective, Painting):
+            objective.teacher = painting_teacher_of(config, fabric.device)
     torch.manual_seed(config.train.seed)
     network = NETWORKS[config.objective](config)
     if config.train.init:
@@ -84,7 +87,9 @@ def train(config: RunConfig, data: Path, out: Path) -> None:
 
 def upscaling(config: RunConfig, records: list[Record], data: Path, out: Path, fabric: Fabric) -> Upscale:
     """Crops of the pictures, held-out pairs, and a teacher where the configuration names one."""
-    sampler = CropSampler(decode_all(records), config.model.scale, config.train, config.degrade, fabric.device)
+    sampler = CropSampler(
+        decode_all(records, config.model.channels), config.model.scale, config.train, config.degrade, fabric.device
+    )
     if fabric.is_global_zero:
         save_calibration(config, sampler, out)
     return Upscale(config, sampler, validation_pairs(config, data), fabric.device, teacher_of(config, fabric.device))
@@ -124,10 +129,20 @@ def launch(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def fit(fabric: Fabric, config: RunConfig, network: Network, objective: Objective, out: Path) -> Network:
-    """Train `network` until config.train.images; returns it on the CPU, in eval mode, with the averaged weights."""
+def fit(
+    fabric: Fabric,
+    config: RunConfig,
+    network: Network,
+    objective: Objective,
+    out: Path,
+    critic: nn.Module | None = None,
+) -> Network:
+    """Train `network` until config.train.images; returns it on the CPU, in eval mode, with the averaged weights.
+
+    `critic`: the adversary to begin with, where there is one; default: a new one of the objective.
+    """
     plan, size = config.train, config.train.batch
-    learner = Learner(fabric, config, network, objective)
+    learner = Learner(fabric, config, network, objective, critic)
     step = learner.resume(out) // size
     log = Log(fabric, out, step * size)
     with progress_bar(out.name, plan.images, step * size, fabric.is_global_zero) as advance:
@@ -166,7 +181,14 @@ def learning_rate(plan: TrainConfig, images: int) -> float:
 class Learner(Generic[Network]):
     """Everything a step changes: the network, its average, the critic, and their optimizers."""
 
-    def __init__(self, fabric: Fabric, config: RunConfig, network: Network, objective: Objective) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: RunConfig,
+        network: Network,
+        objective: Objective,
+        critic: nn.Module | None = None,
+    ) -> None:
         self.fabric, self.config, self.objective = fabric, config, objective
         plan = config.train
         memory = torch.channels_last if plan.channels_last else torch.contiguous_format
@@ -181,10 +203,9 @@ class Learner(Generic[Network]):
         self.ema = EMA(self.raw, plan.ema)
         self.critic: nn.Module | None = None
         if config.adversarial.weight:
-            self._add_critic()
+            self._add_critic(critic or objective.critic())
 
-    def _add_critic(self) -> None:
-        critic = self.objective.critic()
+    def _add_critic(self, critic: nn.Module) -> None:
         optimizer = torch.optim.AdamW(
             critic.parameters(), self.config.adversarial.lr, betas=(0.0, 0.99), weight_decay=0
         )
@@ -335,7 +356,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") ->
 
 
 def save_calibration(config: RunConfig, sampler: CropSampler, out: Path) -> None:
-    """Keep a few low-resolution crops (N, 3, h, w) uint8 with the run, so that quantizing needs no data folder."""
+    """Keep a few low-resolution crops (N, C, h, w) uint8 with the run, so that quantizing needs no data folder."""
     from safetensors.torch import save_file
 
     if (out / CALIBRATION).exists():
@@ -418,7 +439,8 @@ def warm_start(network: nn.Module, init: str) -> None:
     if isinstance(network, Painter):
         begin_as(network, load_painter(Path(init))[1], init)
     elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
-        begin_larger(network, Path(init)) or load_run_weights(network, Path(init))
+        if not begin_larger(network, Path(init)):
+            load_run_weights(network, Path(init))
     else:
         load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
 
@@ -448,8 +470,10 @@ def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.Upscale
     graph = onnx.load(shipped.graph("float")).graph
     constants = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
     convs = [[constants[name] for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
-    if network.config.unshuffle > 1:
-        convs[0][0] = convs[0][0][:, np.argsort(shipped_order(network.config.unshuffle))]
+    cell = network.config.unshuffle
+    if cell > 1:
+        head = convs[0][0]
+        convs[0][0] = head[:, np.argsort(shipped_order(cell, head.shape[1] // cell**2))]
     loaded = grow(network, [(kernel, bias) for kernel, bias in convs])
     if loaded < 2:
         raise LimnerError(
@@ -464,8 +488,22 @@ def teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
     return torch.no_grad()(network.__call__)
 
 
+def painting_teacher_of(config: RunConfig, device: torch.device) -> PaintingTeacher | None:
+    """The painter to distill from. Raises LimnerError when its noise or its pictures have another shape."""
+    if not (config.train.teacher and config.loss.distill):
+        return None
+    network = load_painter(Path(config.train.teacher))[1].fold().to(device)
+    theirs, ours = network.config, config.painter
+    if (theirs.noise, theirs.grids[0], theirs.sides) != (ours.noise, ours.grids[0], ours.sides):
+        raise LimnerError(
+            f"{config.train.teacher}: cannot teach this painter: its noise or the sizes of its pictures differ; "
+            "keep painter.size, cell, noise and the number of widths."
+        )
+    return torch.no_grad()(network.levels)
+
+
 def validation_pairs(config: RunConfig, data: Path) -> HeldOut:
     """Up to 16 held-out pairs, evenly spread over the validation split; none when there is no such split."""
     records = [record for record in open_selected(data, config) if split_of(record, config.data) == "validation"]
     picks = np.linspace(0, len(records) - 1, min(VALIDATION_PICTURES, len(records))).round().astype(int)
-    return held_out(decode_all([records[i] for i in picks]), config.model, config.degrade)
+    return held_out(decode_all([records[i] for i in picks], config.model.channels), config.model, config.degrade)

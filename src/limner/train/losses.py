@@ -62,9 +62,14 @@ def paintings(pictures: Sequence[Tensor], target: Tensor, config: LossConfig) ->
 
     A level of weight 0 costs nothing. Premultiplied values may be averaged as they are.
     """
-    total = target.new_zeros(())
-    for alpha, picture in zip(config.alphas, pictures, strict=True):
+    ratios = [target.shape[2] // picture.shape[2] for picture in pictures]
+    return level_by_level(pictures, [F.avg_pool2d(target, r) if r > 1 else target for r in ratios], config)
+
+
+def level_by_level(pictures: Sequence[Tensor], targets: Sequence[Tensor], config: LossConfig) -> Tensor:
+    """sum_k alpha_k * L_k(f_k, y_k) where every level has a target of its own, of its size."""
+    total = targets[-1].new_zeros(())
+    for alpha, picture, target in zip(config.alphas, pictures, targets, strict=True):
         if alpha:
-            ratio = target.shape[2] // picture.shape[2]
-            total = total + alpha * PIXEL[config.pixel](picture, F.avg_pool2d(target, ratio) if ratio > 1 else target)
+            total = total + alpha * PIXEL[config.pixel](picture, target)
     return total

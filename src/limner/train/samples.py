@@ -14,7 +14,7 @@ from torch import nn
 
 from limner.config import DegradeConfig, UpscalerConfig
 from limner.data.degrade import degrade
-from limner.evaluate.fidelity import luma, psnr
+from limner.evaluate.fidelity import luma, on_white, psnr
 from limner.resample import resize_uint8
 
 SIDE = 256  # pixels of a held-out crop
@@ -23,7 +23,7 @@ ROWS = 4
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pairs of (h, w, 3) and (h * scale, w * scale, 3) uint8 pictures, made once."""
+    """Pairs of (h, w, C) and (h * scale, w * scale, C) uint8 pictures, made once."""
 
     low: list[NDArray[np.uint8]]
     high: list[NDArray[np.uint8]]
@@ -49,13 +49,13 @@ def _tensor(picture: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def to_uint8(picture: torch.Tensor) -> NDArray[np.uint8]:
-    """(1, 3, H, W) in 0..1 -> (H, W, 3) uint8, rounded and clipped."""
+    """(1, C, H, W) in 0..1 -> (H, W, C) uint8, rounded and clipped."""
     return picture[0].float().mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
 
 @torch.no_grad()
 def paint(network: nn.Module, low: NDArray[np.uint8], device: torch.device | str = "cpu") -> NDArray[np.uint8]:
-    """Upscale one (H, W, 3) uint8 picture; the network must be in eval mode."""
+    """Upscale one (H, W, C) uint8 picture; the network must be in eval mode."""
     return to_uint8(network(_tensor(low).to(device)))
 
 
@@ -68,9 +68,10 @@ def validate(network: nn.Module, pairs: HeldOut, device: torch.device | str, she
         return float("nan")
     painted = [paint(network, low, device) for low in pairs.low]
     inner = (slice(pairs.scale, -pairs.scale),) * 2
-    scores = [psnr(luma(ours[inner]), luma(true[inner])) for ours, true in zip(painted, pairs.high, strict=True)]
+    shown = [(on_white(ours[inner]), on_white(true[inner])) for ours, true in zip(painted, pairs.high, strict=True)]
+    scores = [psnr(luma(ours), luma(true)) for ours, true in shown]
     rows = [
-        np.concatenate([resize_uint8(low, *high.shape[:2]), picture, high], 1)
+        on_white(np.concatenate([resize_uint8(low, *high.shape[:2]), picture, high], 1))
         for low, picture, high in zip(pairs.low[:ROWS], painted, pairs.high, strict=False)
     ]
     _save_sheet(rows, sheet)

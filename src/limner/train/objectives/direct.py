@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from limner.config import RunConfig
 from limner.data.painting import PaintingBatch
 from limner.models.painter import Text
-from limner.train.losses import paintings
 from limner.train.matching import Match
 from limner.train.objectives.base import Made
 from limner.train.objectives.painting import Material, Painting, as_text
@@ -34,7 +33,7 @@ class Direct(Painting):
         text = as_text(batch)
         noise = self._noise(network, text, batch.pictures)
         pictures = network.levels(noise, text)  # type: ignore[operator]
-        losses = {"pixel": paintings(pictures, batch.pictures, self.config.loss)}
+        losses = {"pixel": self.pixel(pictures, batch.pictures, noise, text)}
         if self.match:
             losses |= self.match.losses(pictures[-1], batch)
         return Made(losses, pictures[-1], batch.pictures, batch.pooled)

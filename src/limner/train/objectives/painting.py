@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,15 @@ from limner.errors import LimnerError
 from limner.models.discriminator import PaintingCritic
 from limner.models.painter import Painter, Text
 from limner.train.augment import augmented
+from limner.train.losses import level_by_level, paintings
 from limner.train.objectives.base import Judge, Made
 from limner.train.progress import progress_bar
 from limner.train.sheets import PROMPTS, SEEDS, save_sheet
 
 VALIDATION_PICTURES = 256
 CHUNK = 32
+
+Teacher = Callable[[Tensor, Text], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,13 @@ def encode(config: RunConfig, captions: Sequence[str], cache: Path) -> tuple[Pro
 
 
 class Painting:
-    """Base of the objectives of painters. Subclasses say what is to be made of a batch and how prompts are painted."""
+    """Base of the objectives of painters. Subclasses say what is to be made of a batch and how prompts are painted.
+
+    `teacher`: paints every level from (noise, text); weighed against the true picture by loss.distill.
+    """
 
     methods: tuple[str, ...] = ("levels",)
+    teacher: Teacher | None = None
 
     def __init__(self, config: RunConfig, found: Material, device: torch.device | str) -> None:
         self.config, self.material, self.device = config, found, device
@@ -107,6 +114,14 @@ class Painting:
         painter = self.config.painter
         noise = torch.randn(count, painter.grids[0], painter.grids[0], painter.noise)
         return noise.permute(0, 3, 1, 2).to(self.device)  # channels last in memory
+
+    def pixel(self, pictures: list[Tensor], true: Tensor, noise: Tensor, text: Text) -> Tensor:
+        """Distance of every level to the true picture and, where there is a teacher, to what it makes of the noise."""
+        loss = self.config.loss
+        total = paintings(pictures, true, loss)
+        if self.teacher is None:
+            return total
+        return (1 - loss.distill) * total + loss.distill * level_by_level(pictures, self.teacher(noise, text), loss)
 
     def critic(self) -> nn.Module:
         return PaintingCritic(self.config.adversarial.width, self.config.text.width)

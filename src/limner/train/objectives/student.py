@@ -13,7 +13,6 @@ from limner.config import RunConfig
 from limner.data.painting import PaintingBatch
 from limner.errors import LimnerError
 from limner.models.painter import Text
-from limner.train.losses import paintings
 from limner.train.matching import Match
 from limner.train.objectives.base import Made
 from limner.train.objectives.painting import Material, Painting, encode
@@ -61,7 +60,7 @@ class Student(Painting):
 
     def made(self, network: nn.Module, batch: StudentBatch, share: float) -> Made:  # type: ignore[override]
         pictures = network.levels(batch.noise, batch.text)  # type: ignore[operator]
-        losses = {"pixel": paintings(pictures, batch.taught, self.config.loss)}
+        losses = {"pixel": self.pixel(pictures, batch.taught, batch.noise, batch.text)}
         if self.match:
             losses |= self.match.losses(pictures[-1], batch.real)
         return Made(losses, pictures[-1], batch.real.pictures, batch.text.pooled)
