@@ -25,7 +25,6 @@ from limner.errors import LimnerError, UsageError
 from limner.runtime import jobs
 from limner.runtime.backends import cores
 from limner.runtime.batch_manifest import (
-    FOLDER,
     BadRow,
     PaintRow,
     Plan,
@@ -353,9 +352,3 @@ def _list_failures(plan: Plan) -> None:
         write_lines(target, failures)
     else:
         target.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the drafts that a killed run left behind in the folder of notes."""
-    for draft in (folder / FOLDER).rglob(".*.part"):
-        draft.unlink(missing_ok=True)

@@ -457,8 +457,9 @@ def begin_larger(network: nn.Module, run: Path) -> bool:
     model = read_config(run).model
     if not isinstance(network, Upscaler) or model.kind != network.config.kind:
         return False
-    smaller = (model.width, model.depth) != (network.config.width, network.config.depth)
-    if smaller and model.width <= network.config.width and model.depth <= network.config.depth:
+    own = network.config
+    smaller = (model.channels, model.width, model.depth) != (own.channels, own.width, own.depth)
+    if smaller and model.width <= own.width and model.depth <= own.depth:
         return grow(network, folded_kernels(load_run(run)[1])) > 0
     return False
 
