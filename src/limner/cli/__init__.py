@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from limner.cli import data, measure, painting, speed, text, training, upscaling, zoo
+from limner.cli import batch, data, measure, painting, separating, serving, speed, text, training, upscaling, zoo
 from limner.cli.console import complain
 from limner.errors import LimnerError, UsageError
 
@@ -26,6 +26,8 @@ datasets = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look a
 app.command("upscale")(upscaling.upscale)
 app.command("generate")(painting.generate)
 app.command("sheet")(painting.sheet)
+app.command("batch")(batch.batch)
+app.command("serve")(serving.serve)
 app.command("models")(zoo.models)
 app.command("info")(zoo.info)
 app.command("evaluate")(measure.evaluate)
@@ -36,6 +38,7 @@ datasets.command("caption")(data.caption)
 datasets.command("shards")(data.shards)
 app.command("train")(training.train)
 app.command("pack")(training.pack)
+app.command("separate")(separating.separate)
 app.command("pack-text")(text.pack_text)
 
 

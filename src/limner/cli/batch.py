@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -53,10 +53,8 @@ def batch(
 ) -> None:
     """Paint or upscale every row of a manifest. Repeated, the command goes on; failures stop only themselves."""
     from limner.runtime import batch_job, batch_manifest
-    from limner.runtime.jobs import WRITABLE
 
-    if f".{format}" not in WRITABLE:
-        raise one_of("format", format, tuple(suffix[1:] for suffix in WRITABLE))
+    _check_choices(format, safety)
     task = batch_manifest.task_of(manifest)
     job = batch_job.Job(
         folder=out,
@@ -73,6 +71,17 @@ def batch(
     settings = _settings(job)
     plan = batch_manifest.plan(manifest, out, settings, format=format, chunk=chunk)
     _conclude(_run(job, plan, workers, ray, quiet), plan, json, quiet)
+
+
+def _check_choices(format: str, safety: str) -> None:
+    """Told at once, rather than as a failure of every row."""
+    from limner.runtime.jobs import WRITABLE
+    from limner.runtime.safety import Level
+
+    if f".{format}" not in WRITABLE:
+        raise one_of("format", format, tuple(suffix[1:] for suffix in WRITABLE))
+    if safety not in get_args(Level):
+        raise one_of("moderation level", safety, get_args(Level))
 
 
 def _settings(job: Job) -> dict[str, object]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from limner.compress.separate import LayerPlan
+    from limner.compress.separate import LayerPlan, SeparateConfig
     from limner.export.separated import Separated
 
 
@@ -71,7 +71,7 @@ def separate(
         console.log().print(f"packed {out.name} into {out}")
 
 
-def settings(pairs: list[str]):  # noqa: ANN201 -- its type would import torch
+def settings(pairs: list[str]) -> SeparateConfig:
     """`key=value` pairs as a SeparateConfig. Raises UsageError that names the key."""
     from pydantic import ValidationError
 

@@ -121,7 +121,7 @@ class _Layer(NamedTuple):
         return self.constants.get(names[index]) if index < len(names) else None
 
     def refuse(self, what: str) -> LimnerError:
-        return LimnerError(f"{self.label}: {what}.")
+        return LimnerError(f"{self.label} {what}.")
 
 
 def from_onnx(model: onnx.ModelProto, source: str) -> StepNetwork:

@@ -115,10 +115,17 @@ class PicturePrompt(nn.Module):
 
     def forward(self, pictures: Tensor, pooled: Tensor) -> Tensor:
         """Likeness of every picture to every caption, times the learned temperature: (N, N)."""
-        return self.picture(pictures) @ self.prompt(pooled).T * self.temperature.exp().clamp(max=50)
+        return self.scores(self.trunk(pictures), pooled)
+
+    def scores(self, last: Tensor, pooled: Tensor) -> Tensor:
+        """As `forward`, from what the trunk made of the pictures."""
+        return self._point(last) @ self.prompt(pooled).T * self.temperature.exp().clamp(max=50)
 
     def picture(self, pictures: Tensor) -> Tensor:
-        last = F.leaky_relu(self.trunk(pictures), 0.2)
+        return self._point(self.trunk(pictures))
+
+    def _point(self, last: Tensor) -> Tensor:
+        last = F.leaky_relu(last, 0.2)
         return F.normalize(self.from_picture(torch.cat([last.mean((2, 3)), last.amax((2, 3))], 1)), dim=1)
 
     def prompt(self, pooled: Tensor) -> Tensor:

@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
 from limner import __version__
+from limner.errors import LimnerError
+from limner.server import api, errors, health
 from limner.server.config import ServerConfig
+from limner.server.edge import Edge
+from limner.server.service import Service
 
-OPTIONAL = ("page", "feedback")
+DESCRIPTION = "Pictures from prompts, and larger pictures from pictures. Speaks the OpenAI Images API."
+HANDLED: tuple[type[Exception], ...] = (errors.ApiError, RequestValidationError, HTTPException, LimnerError, OSError)
 
 
 def create_app(config: ServerConfig) -> FastAPI:
-    """The server for `config`."""
-    app = FastAPI(title="limner", version=__version__)
-    app.state.config = config
-    for name in OPTIONAL:
-        _mount(app, name)
+    """The server for `config`. Models are loaded once it runs; /readyz tells when they are.
+
+    Raises UsageError and LimnerError for models that are not there or damaged.
+    """
+    service = Service(config)
+    app = FastAPI(
+        title="limner",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.config, app.state.service = config, service
+    for kind in HANDLED:
+        app.add_exception_handler(kind, errors.answer)
+    app.add_middleware(Edge, config=config, metrics=service.metrics, draining=lambda: service.draining)
+    app.include_router(health.router)
+    if config.metrics:
+        app.include_router(health.metrics_router)
+    app.include_router(api.router)
+    for name, wanted in (("feedback", config.feedback.url is not None), ("page", config.page)):
+        if wanted:
+            _mount(app, name)
+    app.openapi = _without_422(app.openapi)
     return app
 
 
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    running = asyncio.create_task(service.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        service.close()
+
+
 def _mount(app: FastAPI, name: str) -> None:
-    """Add `limner.server.NAME`: its `mount(app)`, or else its `router`."""
+    """Add `limner.server.NAME`, if there is one: its `mount(app)`, or else its `router`."""
     if find_spec(f"limner.server.{name}") is None:
         return
     module = importlib.import_module(f"limner.server.{name}")
@@ -31,3 +75,18 @@ def _mount(app: FastAPI, name: str) -> None:
         module.mount(app)
     elif hasattr(module, "router"):
         app.include_router(module.router)
+
+
+def _without_422(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """FastAPI documents its own answer for what does not validate; here that is a 400 in OpenAI's form."""
+
+    def corrected() -> dict[str, Any]:
+        document = openapi()
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document.get("components", {}).get("schemas", {}).pop(name, None)
+        return document
+
+    return corrected

@@ -16,7 +16,7 @@ from limner.errors import LimnerError
 INVALID, SERVER = "invalid_request_error", "server_error"
 RETRY_S = 1  # a queue of these short jobs has moved on by then
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 415: "unsupported_media_type"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "request_too_large", 415: "unsupported_media_type"}
 
 
 class ApiError(Exception):

@@ -57,7 +57,10 @@ router = APIRouter(prefix="/v1/images/feedback", tags=["feedback"], dependencies
 
 def mount(app: FastAPI) -> None:
     """Open the store and add the routes. Raises as `Store` does, so that a server with a wrong URL does not start."""
-    app.state.feedback = Store(app.state.config.feedback.url)
+    url = app.state.config.feedback.url
+    if url is None:
+        return
+    app.state.feedback = Store(url)
     app.include_router(router)
 
 

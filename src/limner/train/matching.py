@@ -41,17 +41,17 @@ class Match:
     def losses(self, painted: Tensor, batch: PaintingBatch) -> dict[str, Tensor]:
         """Weighted terms: do the painted pictures fit their captions, and are they like the true ones?"""
         found: dict[str, Tensor] = {}
+        maps = self.encoder.trunk.maps(painted)
         if self.config.weight:
-            scores = self.encoder(painted, batch.pooled)
+            scores = self.encoder.scores(maps[-1], batch.pooled)
             found["match"] = self.config.weight * contrastive(scores, batch.groups)
         if self.config.features:
-            found["features"] = self.config.features * self._features(painted, batch.pictures)
+            found["features"] = self.config.features * self._features(maps, batch.pictures)
         return found
 
-    def _features(self, painted: Tensor, true: Tensor) -> Tensor:
+    def _features(self, maps: list[Tensor], true: Tensor) -> Tensor:
         """L1 distance of the trunk's maps, each relative to the mean size of the true one's."""
         with torch.no_grad():
             wanted = self.encoder.trunk.maps(true)
-        maps = self.encoder.trunk.maps(painted)
         gaps = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(maps, wanted, strict=True)]
         return torch.stack(gaps).mean()
