@@ -188,4 +188,4 @@ def test_a_cluster_that_does_not_answer(bundles: Path, tmp_path: Path, capsys: p
     pytest.importorskip("ray", reason="the extra `cluster` is not installed")
     source = manifest(tmp_path / "m.jsonl", PROMPTS[:1])
     assert batch(source, tmp_path / "out", "-m", bundles / "kit", "--ray", "127.0.0.1:1") == 2
-    assert "no cluster answers there" in capsys.readouterr().err
+    assert "no cluster is there" in capsys.readouterr().err

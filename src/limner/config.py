@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from limner.errors import UsageError
 
 Kind = Literal["separable", "grouped", "dense"]
+Activation = Literal["relu", "relu6", "leaky"]
 Objective = Literal["upscale", "direct", "flow", "pairs", "student", "match"]
 
 
@@ -54,6 +55,7 @@ class UpscalerConfig(Section):
     depth: int = Field(default=8, ge=1, le=128, description="number of blocks between head and tail")
     kernel: Literal[3, 5, 7] = 3
     group_width: int = Field(default=16, ge=1, description="channels per group of the grouped kind")
+    activation: Activation = Field(default="relu", description="leaky makes every grid signed, and is not for fused")
     unshuffle: Literal[1, 2, 4] = Field(default=1, description="the trunk works at 1/unshuffle of the input resolution")
     branches: bool = Field(default=True, description="training-time branches that fold into one convolution")
     levels: int = Field(
@@ -216,6 +218,9 @@ class QuantizeConfig(Section):
 
     weight_bits: int = Field(default=7, ge=2, le=8)
     activation_bits: int = Field(default=8, ge=2, le=8)
+    packed: bool = Field(
+        default=False, description="weights of 4 bits or fewer as ONNX INT4: the smaller file, but half the speed"
+    )
     per_channel: bool = True
     calibration_crops: int = Field(default=64, ge=1)
     calibration: Literal["minmax", "mse"] = "mse"
@@ -234,6 +239,12 @@ class QuantizeConfig(Section):
     adversarial: float | None = Field(
         default=None, ge=0, description="in that training: weight of the adversary; default: that of the run"
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> QuantizeConfig:
+        if self.packed and self.weight_bits > 4:
+            raise ValueError(f"packed=true needs weight_bits of 4 or fewer, not {self.weight_bits}: no engine packs more")
+        return self
 
 
 class PackConfig(Section):

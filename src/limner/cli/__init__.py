@@ -8,7 +8,23 @@ from typing import Annotated
 
 import typer
 
-from limner.cli import batch, data, measure, painting, separating, serving, speed, text, training, upscaling, zoo
+from limner.cli import (
+    batch,
+    compress,
+    data,
+    feedback,
+    measure,
+    painting,
+    reporting,
+    searching,
+    separating,
+    serving,
+    speed,
+    text,
+    training,
+    upscaling,
+    zoo,
+)
 from limner.cli.console import complain
 from limner.errors import LimnerError, UsageError
 
@@ -22,6 +38,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 datasets = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after training data.")
+ratings = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look after what people thought of pictures.")
 
 app.command("upscale")(upscaling.upscale)
 app.command("generate")(painting.generate)
@@ -33,12 +50,18 @@ app.command("info")(zoo.info)
 app.command("evaluate")(measure.evaluate)
 app.command("bench")(speed.bench)
 app.add_typer(datasets, name="data")
+app.add_typer(ratings, name="feedback")
+ratings.command("export")(feedback.export)
 datasets.command("check")(data.check)
 datasets.command("caption")(data.caption)
 datasets.command("shards")(data.shards)
 app.command("train")(training.train)
 app.command("pack")(training.pack)
+app.command("compare-quantization")(compress.compare_quantization)
 app.command("separate")(separating.separate)
+app.command("search")(searching.search)
+app.command("report")(reporting.report)
+app.command("ladder")(reporting.ladder)
 app.command("pack-text")(text.pack_text)
 
 

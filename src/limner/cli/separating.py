@@ -11,7 +11,7 @@ from limner.cli import console
 from limner.cli.options import Engine, Threads, pixels
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
     from rich.table import Table
 
     from limner.compress.separate import LayerPlan, SeparateConfig
@@ -92,7 +92,8 @@ class _Stages:
     """One bar for every stage."""
 
     def __init__(self, bar: Progress) -> None:
-        self.bar, self.tasks = bar, {}
+        self.bar = bar
+        self.tasks: dict[str, TaskID] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage not in self.tasks:

@@ -51,4 +51,4 @@ def _print_key(name: str) -> None:
 
     key, hashed = new_key()
     (entry,) = replaced(ServerConfig(), keys=({"name": name, "sha256": hashed},)).keys
-    console.data().print(f"{key}\n\n[[keys]]\nname = \"{entry.name}\"\nsha256 = \"{entry.sha256}\"", markup=False)
+    console.data().print(f'{key}\n\n[[keys]]\nname = "{entry.name}"\nsha256 = "{entry.sha256}"', markup=False)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from limner.runtime.bench import Change, Row
+    from limner.server.bench import ServerReport
 
 
 def bench(
@@ -49,8 +50,18 @@ def bench(
     compare: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare with an earlier --json; slower ends in exit code 1.")
     ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="URL", help="Time a server over the bare runtime; local starts one.")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, metavar="N", help="With --server: at the same time.")] = 64,
+    soak: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="With --server: at twice the capacity for so long.")
+    ] = 0,
 ) -> None:
     """Time upscalers and painters, engines x precisions x threads, beside a plain network in the same rounds."""
+    if server is not None:
+        _bench_server(server, names, clients, soak, (threads or [0])[0], json)
+        return
     from limner import bundle
     from limner.runtime import bench as benches
     from limner.runtime import paint_bench
@@ -86,6 +97,42 @@ def bench(
         benches.plot(rows, plot)
     if old:
         _judge(benches.compare(old, report), str(compare))
+
+
+def _bench_server(
+    where: str, names: Sequence[str] | None, clients: int, soak: float, threads: int, json: str | None
+) -> None:
+    if names is not None and len(names) > 1:
+        raise UsageError("--server times one painter: name one.")
+    with console.extra("serve"):
+        from limner.server import bench as benches
+    with console.progress("steps") as bar:
+        task = bar.add_task("starting", total=None)
+        report = benches.bench(
+            where,
+            (names or ["icons"])[0],
+            clients=clients,
+            soak=soak,
+            threads=threads,
+            progress=lambda step: bar.update(task, description=step),
+        )
+    if json != "-":
+        console.data().print(_server_figures(report))
+    if json:
+        console.write_json(json, report.model_dump(mode="json"))
+
+
+def _server_figures(report: ServerReport) -> Table:
+    from rich.table import Table
+
+    grid = Table("", "value", title=f"{report.model} at {report.url}", title_justify="left")
+    for name, part in report:
+        if isinstance(part, float):
+            grid.add_row(name, f"{part:.2f}")
+        elif part is not None and not isinstance(part, str):
+            for key, value in part:
+                grid.add_row(f"{name}.{key}", f"{value:.2f}" if isinstance(value, float) else str(value))
+    return grid
 
 
 def _by_task(names: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, such as photo-x4.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, such as photo-x4, or a JSON file of one.")],
     *,
     data: Annotated[Path, typer.Option(metavar="DIR", help="Training pictures: a folder, zips or shards.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder; one that is there is resumed.")],
@@ -36,16 +36,37 @@ def train(
 
 
 def resolve(recipe: str, file: Path | None, pairs: list[str]) -> RunConfig:
-    """The recipe, then the TOML file, then the `section.key=value` pairs, each over what came before."""
+    """The recipe, then the TOML file, then the `section.key=value` pairs, each over what came before.
+
+    `recipe`: a name, or a JSON file of settings such as `limner search` writes.
+    """
     from limner.config import merge, override
     from limner.recipes import RECIPES
 
-    if recipe not in RECIPES:
+    if recipe.endswith(".json"):
+        config = _settings(Path(recipe))
+    elif recipe in RECIPES:
+        config = RECIPES[recipe]()
+    else:
         raise one_of("recipe", recipe, tuple(RECIPES))
-    config = RECIPES[recipe]()
     if file is not None:
         config = merge(config, _toml(file), str(file))
     return override(config, pairs)
+
+
+def _settings(path: Path) -> RunConfig:
+    import json
+
+    from limner.config import parse
+
+    try:
+        return parse(json.loads(path.read_text("utf-8")), str(path))
+    except OSError as error:
+        raise LimnerError(f"{path}: cannot be read ({error.strerror}); give a recipe's name or its JSON.") from None
+    except ValueError as error:
+        if isinstance(error, LimnerError):
+            raise
+        raise UsageError(f"{path}: is not JSON ({error}); correct it.") from None
 
 
 def _toml(path: Path) -> dict[str, Any]:

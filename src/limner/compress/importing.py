@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,6 +130,7 @@ def from_onnx(model: onnx.ModelProto, source: str) -> StepNetwork:
     graph = model.graph
     constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     numbers = {_picture(graph, constants, source): 0}
+    read_by = Counter(name for node in graph.node for name in node.input)
     steps: list[Step] = []
     parts: list[nn.Module] = []
     for node in graph.node:
@@ -142,6 +144,9 @@ def from_onnx(model: onnx.ModelProto, source: str) -> StepNetwork:
         if node.op_type not in PARTS:
             raise layer.refuse(f"uses the operator {node.op_type}, which cannot be separated; it must be of {KNOWN}")
         inputs = [numbers[name] for name in node.input if name in numbers]
+        if _folded(layer, inputs, parts, read_by):
+            numbers[node.output[0]] = inputs[0]
+            continue
         parts.append(PARTS[node.op_type](layer, len(inputs)))
         steps.append(Step(_name(node), tuple(inputs)))
         numbers[node.output[0]] = len(steps)
@@ -151,6 +156,20 @@ def from_onnx(model: onnx.ModelProto, source: str) -> StepNetwork:
     network.scale = _scale(network, source)
     _choose_grids(network)
     return network
+
+
+def _folded(layer: _Layer, inputs: list[int], parts: list[nn.Module], read_by: Counter[str]) -> bool:
+    """Whether `layer` is a constant factor behind a convolution that nothing else reads: it becomes part of that."""
+    if layer.node.op_type != "Mul" or len(inputs) != 1 or not inputs[0]:
+        return False
+    conv, factor = parts[inputs[0] - 1], _factor(layer)
+    alone = max(read_by[name] for name in layer.node.input if name not in layer.constants) == 1
+    if not (isinstance(conv, nn.Conv2d) and alone and factor is not None):
+        return False
+    with torch.no_grad():
+        for values in conv.parameters():
+            values.mul_(factor)
+    return True
 
 
 def _alias(node: onnx.NodeProto, numbers: dict[str, int], constants: dict[str, NDArray[Any]]) -> None:
@@ -271,10 +290,15 @@ def _sum(layer: _Layer, tensors: int) -> nn.Module:
 
 
 def _scaled(layer: _Layer, tensors: int) -> nn.Module:
-    factors = [each for each in (layer.constant(0), layer.constant(1)) if each is not None]
-    if tensors != 1 or len(factors) != 1 or factors[0].size != 1:
+    factor = _factor(layer)
+    if tensors != 1 or factor is None:
         raise layer.refuse("multiplies two tensors (attention or gating), which cannot be separated")
-    return Scale(float(factors[0].item()))
+    return Scale(factor)
+
+
+def _factor(layer: _Layer) -> float | None:
+    constants = [each for each in (layer.constant(0), layer.constant(1)) if each is not None]
+    return float(constants[0].item()) if len(constants) == 1 and constants[0].size == 1 else None
 
 
 def _concat(layer: _Layer, tensors: int) -> nn.Module:

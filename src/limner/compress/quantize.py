@@ -36,7 +36,7 @@ class QuantConv2d(nn.Module):
         self.stride, self.padding, self.groups = conv.stride, conv.padding, conv.groups
         self.weight, self.bias = conv.weight, conv.bias
         self.per_channel, self.symmetric = config.per_channel, config.symmetric
-        self.weight_peak = 2 ** (config.weight_bits - 1) - 1
+        self.weight_peak, self.packed = 2 ** (config.weight_bits - 1) - 1, config.packed
         self.activation_bits = config.activation_bits
         self.calibrated = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.stretch = nn.Parameter(torch.tensor(0.0), requires_grad=config.learn_grids)

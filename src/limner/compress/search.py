@@ -11,7 +11,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from limner.config import RunConfig, override
 from limner.errors import LimnerError, UsageError
 
-DIRECTIONS = ("maximize", "minimize", "minimize")
+DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize", "minimize")
 QUALITY, SEEN, SPACE = "quality", "seen", "space"
 LEAST_RIVALS = 4
 HEARTBEAT, GRACE = 60, 180  # seconds; a worker that is silent for longer has died, and its trial is taken up again
@@ -33,7 +33,8 @@ DEFAULT_SPACE: dict[str, tuple[Any, ...]] = {
     "model.depth": (4, 6, 8, 12, 16, 22),
     "model.kernel": (3, 5),
     "model.unshuffle": (1, 2),
-    "quantize.weight_bits": (5, 6, 7),
+    "model.activation": ("relu", "relu6"),
+    "quantize.weight_bits": (4, 5, 6, 7),
 }
 
 
@@ -202,8 +203,18 @@ def twin(study: optuna.Study, chosen: Mapping[str, Any]) -> FrozenTrial | None:
 
 
 def run(study: optuna.Study, objective: Callable[[optuna.Trial], Figures], trials: int) -> None:
-    """Run `trials` more trials in this process. Trials that fail with bad settings are marked, not fatal."""
-    study.optimize(lambda trial: tuple(objective(trial)), n_trials=trials)
+    """Run `trials` more trials in this process. One that raises LimnerError (a loss that is no number, say) is marked
+    as failed, with the reason, and the next one begins.
+    """
+
+    def told(trial: optuna.Trial) -> tuple[float, ...]:
+        try:
+            return tuple(objective(trial))
+        except LimnerError as error:
+            trial.set_user_attr("reason", str(error))
+            raise
+
+    study.optimize(told, n_trials=trials, catch=(LimnerError,))
 
 
 def points(study: optuna.Study) -> list[Point]:

@@ -19,8 +19,9 @@ from limner.compress.quantize import QuantConv2d, quantized_layers
 from limner.config import UpscalerConfig
 from limner.models.upscaler import Upscaler, shipped_order
 
-OPSET = 17
+OPSET, OPSET_INT4 = 17, 21
 Convolution = nn.Conv2d | QuantConv2d
+ACTIVATIONS = nn.ReLU | nn.ReLU6 | nn.LeakyReLU
 
 
 class Writer:
@@ -34,6 +35,18 @@ class Writer:
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
+
+    def nibbles(self, value: NDArray[np.int8]) -> str:
+        """A constant of ONNX's INT4, two to the byte; the graph then needs `versions` as they are with it."""
+        name = f"c{len(self.constants)}"
+        self.constants.append(helper.make_tensor(name, TensorProto.INT4, value.shape, value.ravel().tolist()))
+        return name
+
+    def versions(self) -> dict[str, Any]:
+        """Operator set and format that the graph needs: the oldest ones that do."""
+        packed = any(constant.data_type == TensorProto.INT4 for constant in self.constants)
+        opset, ir = (OPSET_INT4, 10) if packed else (OPSET, 8)
+        return {"opset_imports": [helper.make_opsetid("", opset)], "ir_version": ir}
 
     def ints(self, *values: int) -> str:
         return self.constant(np.array(values, np.int64))
@@ -70,12 +83,9 @@ class Writer:
         scale, step = np.float32(conv.input_scale.item()), _numpy(conv.weight_scale())
         integers = np.rint(weight / step[:, None, None, None]).clip(-conv.weight_peak, conv.weight_peak)
         zeros = np.zeros(len(step), np.int8)
+        held = self.nibbles if conv.packed else self.constant
         weight_name = self.node(
-            "DequantizeLinear",
-            self.constant(integers.astype(np.int8)),
-            self.constant(step),
-            self.constant(zeros),
-            axis=0,
+            "DequantizeLinear", held(integers.astype(np.int8)), self.constant(step), held(zeros), axis=0
         )
         bias = np.rint(_numpy(conv.bias).astype(np.float64) / (scale * step)).astype(np.int32)
         bias_name = self.node(
@@ -86,6 +96,13 @@ class Writer:
             axis=0,
         )
         return self.grid(x, scale, conv.input_zero, conv.input_range()), weight_name, bias_name
+
+    def activation(self, x: str, kind: nn.ReLU | nn.ReLU6 | nn.LeakyReLU) -> str:
+        if isinstance(kind, nn.LeakyReLU):
+            return self.node("LeakyRelu", x, alpha=kind.negative_slope)
+        if isinstance(kind, nn.ReLU6):
+            return self.node("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))
+        return self.node("Relu", x)
 
     def grid(self, x: str, scale: np.float32, zero: int, bounds: tuple[int, int]) -> str:
         """Round `x` to an 8-bit grid on which `zero` stands for 0.0; narrower grids are clipped first."""
@@ -113,8 +130,8 @@ def build(network: Upscaler, name: str) -> onnx.ModelProto:
     order = np.array(shipped_order(cell, colours)) if cell > 1 else None
     features = cells
     for step in _steps(network):
-        if isinstance(step, nn.ReLU):
-            features = w.node("Relu", features)
+        if isinstance(step, ACTIVATIONS):
+            features = w.activation(features, step)
         else:
             features = w.convolution(features, step, order)
             order = None
@@ -123,9 +140,9 @@ def build(network: Upscaler, name: str) -> onnx.ModelProto:
     return _model(w, name, network.config, TensorProto.UINT8 if integer else TensorProto.FLOAT)
 
 
-def _steps(network: Upscaler) -> list[Convolution | nn.ReLU]:
+def _steps(network: Upscaler) -> list[Convolution | nn.ReLU | nn.ReLU6 | nn.LeakyReLU]:
     parts = nn.ModuleList([network.head, network.trunk, network.tail])
-    return [module for module in parts.modules() if isinstance(module, nn.Conv2d | QuantConv2d | nn.ReLU)]
+    return [module for module in parts.modules() if isinstance(module, nn.Conv2d | QuantConv2d | ACTIVATIONS)]
 
 
 def _enter(w: Writer, integer: bool) -> str:
@@ -161,9 +178,7 @@ def _model(w: Writer, name: str, config: UpscalerConfig, dtype: int) -> onnx.Mod
     x = helper.make_tensor_value_info("x", dtype, [1, "height", "width", colours])
     y = helper.make_tensor_value_info("y", dtype, [1, f"height*{scale}", f"width*{scale}", colours])
     graph = helper.make_graph(w.nodes, name, [x], [y], w.constants)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="limner"
-    )
+    model = helper.make_model(graph, producer_name="limner", **w.versions())
     onnx.checker.check_model(model, full_check=True)
     return model
 

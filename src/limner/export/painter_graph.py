@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from limner.compress.quantize import QuantConv2d, quantized_layers
-from limner.export.graph import OPSET, Writer
+from limner.export.graph import Writer
 from limner.models.painter import CHANNELS, MASKED, Block, CrossAttention, Painter
 
 
@@ -50,8 +50,7 @@ class _Build:
             for each, side in sorted(((each, self._side(each)) for each in self.pictures), key=lambda pair: -pair[1])
         ]
         graph = helper.make_graph(self.w.nodes, name, taken, given, self.w.constants)
-        opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="limner")
+        model = helper.make_model(graph, producer_name="limner", **self.w.versions())
         onnx.checker.check_model(model, full_check=True)
         return model
 

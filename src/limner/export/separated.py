@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from limner import bundle
 from limner.bundle import Bundle, Graph, Source, UpscalerManifest
 from limner.compress import separate as method
 from limner.compress.separate import LayerPlan, SeparateConfig
-from limner.compress.steps import Separable, StepNetwork, quantize_steps
+from limner.compress.steps import PICTURE, Separable, StepNetwork, quantize_steps
 from limner.config import DataConfig, DegradeConfig, QuantizeConfig, TrainConfig
 from limner.data.batches import CropSampler, decode_all
 from limner.data.records import load_split
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Separated:
-    """What was decided and measured. `times`: ms of the whole int8 network by candidate (dense, planned, separable).
+    """What was decided and measured. `times`: ms of the whole int8 network by candidate, see `decide`.
     `psnr`: dB on fresh crops of the user's pictures, by network. `chosen`: the candidate that was packed.
     """
 
@@ -129,16 +129,19 @@ def decide(
 ) -> tuple[Separated, dict[int, Separable]]:
     """Which layers become separable: those that are faster alone, unless the whole network then is not.
 
-    Candidates timed as a whole: all dense; as planned layer by layer; everything separable that can be.
+    Candidates timed as a whole: all dense; as planned layer by layer; everything separable that can be; the same but
+    for what reads the picture, whose three channels the fused engine takes only dense.
     """
     plans, fitted = method.plan(network, low, config)
     method.check_ranks(plans, config)
     plans = time_layers(network, plans, fitted, place, partial(advance, "timing layers"))
     paying = {plan.number: fitted[plan.number] for plan in plans if plan.verdict == "separable"}
-    choices: dict[str, dict[int, Separable]] = {"dense": {}, "planned": paying, "separable": fitted}
-    choices = {name: each for name, each in choices.items() if name == "dense" or each}
-    if paying == fitted:
-        choices.pop("planned", None)
+    inner = {number: layer for number, layer in fitted.items() if PICTURE not in network.steps[number - 1].inputs}
+    wanted = {"dense": {}, "separable": fitted, "separable inside": inner, "planned": paying}
+    choices: dict[str, dict[int, Separable]] = {}
+    for name, each in wanted.items():
+        if (each or name == "dense") and each not in choices.values():
+            choices[name] = each
     small = low[:2]
     candidates = {name: quantize_steps(method.replaced(network, each), small, _QUICK) for name, each in choices.items()}
     times, ran = time_networks(candidates, place)
@@ -152,7 +155,7 @@ _QUICK = QuantizeConfig(learn_grids=False, calibration="minmax")
 
 def _final(plan: LayerPlan, chosen: Mapping[int, Separable]) -> LayerPlan:
     if plan.number in chosen:
-        return plan if plan.verdict == "separable" else method.replace(plan, verdict="separable", reason=_TOGETHER)
+        return plan if plan.verdict == "separable" else replace(plan, verdict="separable", reason=_TOGETHER)
     return plan.kept("the whole network is faster dense") if plan.verdict == "separable" else plan
 
 

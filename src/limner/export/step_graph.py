@@ -25,9 +25,10 @@ def build_steps(network: StepNetwork, name: str) -> onnx.ModelProto:
     end = _end(network)
     w = Writer()
     x = w.node("Mul", w.node("Cast", "x", to=TensorProto.FLOAT), w.constant(np.float32(1 / 255))) if integer else "x"
-    values = [w.node("Transpose", x, perm=[0, 3, 1, 2])]
-    for step, part in zip(network.steps[: end.steps], network.parts, strict=False):
-        values.append(_WRITERS[type(part)](w, part, [values[number] for number in step.inputs]))
+    values = {0: w.node("Transpose", x, perm=[0, 3, 1, 2])}
+    for number in _needed(network, end.value):
+        step, part = network.steps[number - 1], network.parts[number - 1]
+        values[number] = _WRITERS[type(part)](w, part, [values[each] for each in step.inputs])
     y = values[end.value]
     if end.nearest is not None:
         y = w.node("Add", y, w.node("Gather", values[0], w.constant(end.nearest), axis=1))
@@ -39,27 +40,36 @@ def build_steps(network: StepNetwork, name: str) -> onnx.ModelProto:
 
 
 class _End(NamedTuple):
-    """How a network ends: `steps` are written as they are, then comes value number `value`; to it the picture's plane
-    `nearest` of each channel is added, then the `shuffle`. Clamping before the shuffle moves bytes, not floats, and is
-    what the fused engine plans.
+    """How a network ends: to value number `value` the picture's plane `nearest` of each channel is added, then comes
+    the `shuffle`. Clamping before the shuffle moves bytes, not floats, and is what the fused engine plans.
     """
 
-    steps: int
     value: int
     nearest: NDArray[np.int64] | None = None
     shuffle: Shuffle | None = None
 
 
+def _needed(network: StepNetwork, value: int) -> list[int]:
+    """Numbers of the steps that a value depends on, itself included, in order."""
+    found, waiting = set(), [value]
+    while waiting:
+        number = waiting.pop()
+        if number and number not in found:
+            found.add(number)
+            waiting += network.steps[number - 1].inputs
+    return sorted(found)
+
+
 def _end(network: StepNetwork) -> _End:
     steps, parts, last = network.steps, list(network.parts), len(network.steps)
-    plain = _End(last, last)
+    plain = _End(last)
     if isinstance(parts[-1], Shuffle) and parts[-1].ratio == network.scale:
-        return _End(last - 1, steps[-1].inputs[0], None, parts[-1])
+        return _End(steps[-1].inputs[0], None, parts[-1])
     if not isinstance(parts[-1], Sum) or len(set(steps[-1].inputs)) < 2:
         return plain
     for shuffled, enlarged in (steps[-1].inputs, steps[-1].inputs[::-1]):
         if _is_picture(network, enlarged) and shuffled:
-            found = _anchored(network, shuffled, last)
+            found = _anchored(network, shuffled)
             if found is not None:
                 return found
     return plain
@@ -72,13 +82,13 @@ def _is_picture(network: StepNetwork, number: int) -> bool:
     return isinstance(network.parts[number - 1], Enlarge) and network.steps[number - 1].inputs == (0,)
 
 
-def _anchored(network: StepNetwork, number: int, last: int) -> _End | None:
+def _anchored(network: StepNetwork, number: int) -> _End | None:
     part, scale = network.parts[number - 1], network.scale
     places = np.arange(3 * scale**2)
     if isinstance(part, Shuffle) and part.ratio == scale:
         nearest = places // scale**2 if part.order == "CRD" else places % 3
-        return _End(last - 1, network.steps[number - 1].inputs[0], nearest, part)
-    return _End(last - 1, number, places) if scale == 1 else None
+        return _End(network.steps[number - 1].inputs[0], nearest, part)
+    return _End(number, places) if scale == 1 else None
 
 
 def _bytes(w: Writer, y: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limner.config import Kind
+from limner.config import Activation, Kind
 
 # Fixed edge kernels of the edge-oriented block (Zhang et al. 2021, ECBSR, eq. 4-6): Sobel x, Sobel y, Laplacian.
 EDGES = torch.tensor(
@@ -18,6 +19,11 @@ EDGES = torch.tensor(
         [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]],
     ]
 )
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
+}
 
 
 class FoldableConv2d(nn.Module):
@@ -109,16 +115,18 @@ class FoldableConv2d(nn.Module):
         return conv
 
 
-def block(kind: Kind, width: int, kernel: int, group_width: int = 16, branches: bool = True) -> nn.Sequential:
-    """One trunk block (N, width, H, W) -> same, ReLU last: depthwise then pointwise, grouped, or dense."""
+def block(
+    kind: Kind, width: int, kernel: int, group_width: int = 16, branches: bool = True, activation: Activation = "relu"
+) -> nn.Sequential:
+    """One trunk block (N, width, H, W) -> same, activation last: depthwise then pointwise, grouped, or dense."""
     if kind == "separable":
         depthwise = FoldableConv2d(width, width, kernel, groups=width, branches=branches)
-        return nn.Sequential(depthwise, FoldableConv2d(width, width, 1, branches=branches), nn.ReLU(inplace=True))
+        return nn.Sequential(depthwise, FoldableConv2d(width, width, 1, branches=branches), ACTIVATIONS[activation]())
     groups = width // group_width if kind == "grouped" else 1
     layers: list[nn.Module] = [FoldableConv2d(width, width, kernel, groups, branches)]
     if kind == "grouped":  # without mixing, groups would never see each other
         layers.append(FoldableConv2d(width, width, 1, branches=branches))
-    return nn.Sequential(*layers, nn.ReLU(inplace=True))
+    return nn.Sequential(*layers, ACTIVATIONS[activation]())
 
 
 def fold(module: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limner.config import UpscalerConfig
-from limner.models.blocks import FoldableConv2d, block, fold
+from limner.models.blocks import ACTIVATIONS, FoldableConv2d, block, fold
 
 
 def shuffle(x: Tensor, ratio: int) -> Tensor:
@@ -42,10 +42,10 @@ class Upscaler(nn.Module):
         self.config = config
         width, cells = config.width, config.unshuffle**2
         entry = FoldableConv2d(config.channels * cells, width, 3, branches=config.branches)
-        self.head = nn.Sequential(entry, nn.ReLU(inplace=True))
+        self.head = nn.Sequential(entry, ACTIVATIONS[config.activation]())
         self.trunk = nn.Sequential(
             *(
-                block(config.kind, width, config.kernel, config.group_width, config.branches)
+                block(config.kind, width, config.kernel, config.group_width, config.branches, config.activation)
                 for _ in range(config.depth)
             )
         )

@@ -305,11 +305,12 @@ def _connected(address: str) -> Any:
     except ModuleNotFoundError as error:
         raise UsageError(f"--ray needs the package {error.name!r}: pip install 'limner[cluster]'.") from None
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    where = {"include_dashboard": False} if address == "local" else {"address": address}
     try:
-        ray.init(None if address == "local" else address, include_dashboard=None, log_to_driver=False, logging_level=40)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"--ray {address}: no cluster answers there ({reason:.120}); start it, or say local.") from None
+        ray.init(**where, log_to_driver=False, logging_level=40)
+    except Exception as error:  # Ray raises plain Exceptions too
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--ray {address}: no cluster is there ({reason:.120}); start one, or leave --ray out.") from None
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
 

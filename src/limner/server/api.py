@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from limner import bundle
 from limner.errors import LimnerError
 from limner.server import schema
-from limner.server.access import Allowed, Caller
+from limner.server.access import Allowed
 from limner.server.enlarging import Enlarged, EnlargeOrder
 from limner.server.errors import INVALID, ApiError, internal, of, refused
 from limner.server.job import Job, finished
@@ -79,30 +79,40 @@ async def generate(body: GenerationRequest, request: Request, caller: Allowed) -
 
 
 def _paint_order(service: Service, painting: Painting, body: GenerationRequest) -> PaintOrder:
-    painter, limits = painting.painter, service.config.limits
-    count = body.n or 1
+    limits, count = service.config.limits, body.n or 1
     if count > limits.pictures:
         raise refused("n", f"n={count} is more than the limit of {limits.pictures}: ask several times.")
     _check_text("prompt", body.prompt, limits.prompt_characters)
     _check_text("negative_prompt", body.negative_prompt or "", limits.prompt_characters)
-    if body.partial_images and not body.stream:
-        raise refused("partial_images", "partial_images needs stream: true.")
-    if body.stream and body.response_format == "url":
-        raise refused("response_format", "A stream holds its pictures: leave response_format out.")
-    size = schema.square(body.size)
-    if size is not None and size not in painter.sizes:
-        known = ", ".join(f"{side}x{side}" for side in painter.sizes)
-        raise refused("size", f"{painting.name} paints {known}, not {body.size}.")
-    if body.style is not None and body.style not in painter.styles:
-        raise refused("style", f"{painting.name} has no style {body.style!r}; choose one of: {', '.join(painter.styles)}.")
+    _check_stream(body)
+    size = _check_look(painting, body)
     asked = {"n": count, "seed": body.seed, "style": body.style, "size": size, "negative": body.negative_prompt}
     try:
-        requests = painter.requests(body.prompt, **asked)
+        requests = painting.painter.requests(body.prompt, **asked)
     except LimnerError as error:
         raise _blamed(str(error)) from None
     level = service.config.moderation
     chosen = "low" if body.moderation == "low" and level == "auto" else level
     return PaintOrder(tuple(requests), chosen, _form(body), body.partial_images or 0)
+
+
+def _check_stream(body: GenerationRequest) -> None:
+    if body.partial_images and not body.stream:
+        raise refused("partial_images", "partial_images needs stream: true.")
+    if body.stream and body.response_format == "url":
+        raise refused("response_format", "A stream holds its pictures: leave response_format out.")
+
+
+def _check_look(painting: Painting, body: GenerationRequest) -> int | None:
+    """The side asked for. Raises ApiError for a size or style that the painter has not."""
+    painter, size = painting.painter, schema.square(body.size)
+    if size is not None and size not in painter.sizes:
+        known = ", ".join(f"{side}x{side}" for side in painter.sizes)
+        raise refused("size", f"{painting.name} paints {known}, not {body.size}.")
+    if body.style is not None and body.style not in painter.styles:
+        known = ", ".join(painter.styles) or "none"
+        raise refused("style", f"{painting.name} has no style {body.style!r:.80}; it has: {known}.")
+    return size
 
 
 def _blamed(sentence: str) -> ApiError:
@@ -267,7 +277,7 @@ class _Answer:
         """OpenAI's images response."""
         if response_format == "url":
             put: Callable[[Any], dict[str, Any]] = self._url
-            data = [await asyncio.to_thread(put, each) for each in pictures]
+            data: list[dict[str, Any]] = [await asyncio.to_thread(put, each) for each in pictures]
         else:
             data = [{"b64_json": each.base64} for each in pictures]
         for entry, each in zip(data, pictures, strict=True):

@@ -16,9 +16,10 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
 
 
-class Item(Protocol[R]):
+class Item(Protocol[R_contra]):
     """`wanted`: False once nobody waits for the result, and the item is dropped. Else one of `give` and `fail` is
     called, once, in any thread.
     """
@@ -26,7 +27,7 @@ class Item(Protocol[R]):
     @property
     def wanted(self) -> bool: ...
 
-    def give(self, result: R) -> None: ...
+    def give(self, result: R_contra) -> None: ...
 
     def fail(self, error: Exception) -> None: ...
 

@@ -110,14 +110,15 @@ class Enlarging:
         with _blamed(param):
             width, height = images.header(data)
         if width * height > self._limits.decoded_pixels:
-            limit = f"the limit of {self._limits.decoded_pixels:,}"
-            raise refused(
-                param, f"{param} has {width} x {height} pixels, more than {limit}: send a smaller one.", "image_too_large"
-            )
+            sizes = f"{width} x {height} pixels, more than the limit of {self._limits.decoded_pixels:,}"
+            raise refused(param, f"{param} has {sizes}: send a smaller one.", "image_too_large")
         return width, height
 
     def _check_result(self, order: EnlargeOrder, width: int, height: int) -> None:
-        wide, high = painters.target(width, height, self.upscaler.scale, order.scale, order.size)
+        try:
+            wide, high = painters.target(width, height, self.upscaler.scale, order.scale, order.size)
+        except LimnerError as error:
+            raise refused("scale" if order.size is None else "size", str(error)) from None
         if wide * high > self._limits.output_pixels:
             limit = f"the limit of {self._limits.output_pixels:,}"
             raise refused("size", f"The result would have {wide} x {high} pixels, more than {limit}: ask for less.")

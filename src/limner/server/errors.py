@@ -16,7 +16,12 @@ from limner.errors import LimnerError
 INVALID, SERVER = "invalid_request_error", "server_error"
 RETRY_S = 1  # a queue of these short jobs has moved on by then
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "request_too_large", 415: "unsupported_media_type"}
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "request_too_large",
+}
 
 
 class ApiError(Exception):
@@ -79,6 +84,8 @@ def of(error: Exception) -> ApiError | None:
             return error
         case RequestValidationError():
             return _invalid(error)
+        case HTTPException() if isinstance(error.__cause__, UnicodeDecodeError | RecursionError):
+            return ApiError(400, "The body is not JSON in UTF-8: send one flat object.", code="invalid_json")
         case HTTPException():
             code = _CODES.get(error.status_code, "invalid_request")
             return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
@@ -91,16 +98,16 @@ def of(error: Exception) -> ApiError | None:
 
 def _invalid(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    path = [str(part) for part in first["loc"][1:]]  # the first is body, path, query or header
     kind, reason = first["type"], str(first["msg"]).removeprefix("Value error, ")
     if kind == "json_invalid":
         return ApiError(400, "The body is not JSON: send one object in UTF-8.", code="invalid_json")
-    param = ".".join(path) or None
+    param = ".".join(path)[:80] or None
     if kind == "missing":
         named = param or "body"
         return ApiError(400, f"{named!r} is missing.", param=param, code="missing_required_parameter")
     if kind == "extra_forbidden":
-        return ApiError(400, f"Unknown parameter: {param!r:.80}.", param=param, code="unknown_parameter")
+        return ApiError(400, f"Unknown parameter: {param!r}.", param=param, code="unknown_parameter")
     return ApiError(400, f"{param or 'body'}: {reason}.", param=param, code="invalid_value")
 
 

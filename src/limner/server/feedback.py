@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from limner.errors import LimnerError
-from limner.runtime.generate import MAX_SEED, Painter
+from limner.runtime.generate import MAX_SEED
 from limner.runtime.generate import Request as Asked
 from limner.server.access import allowed
-from limner.server.errors import ApiError, refused, unknown_model
+from limner.server.errors import ApiError, refused
 from limner.server.ratings import RATINGS, Rating, Store, graph_hash
+from limner.server.schema import Whole, square
 
 MOST_WORDS = 2000  # characters of a comment
 A_DAY = 24 * 3600 * 1000
@@ -27,8 +28,8 @@ class FeedbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     prompt: str = Field(min_length=1, max_length=10_000)
-    seed: int = Field(ge=0, le=MAX_SEED)
-    rating: int = Field(ge=RATINGS[0], le=RATINGS[-1], description="1 (bad) to 5 (good).")
+    seed: Whole = Field(ge=0, le=MAX_SEED)
+    rating: Whole = Field(ge=RATINGS[0], le=RATINGS[-1], description="1 (bad) to 5 (good).")
     model: str | None = Field(default=None, max_length=200, description="None: the first painter.")
     style: str | None = Field(default=None, max_length=200)
     negative_prompt: str | None = Field(default=None, max_length=10_000)
@@ -57,10 +58,7 @@ router = APIRouter(prefix="/v1/images/feedback", tags=["feedback"], dependencies
 
 def mount(app: FastAPI) -> None:
     """Open the store and add the routes. Raises as `Store` does, so that a server with a wrong URL does not start."""
-    url = app.state.config.feedback.url
-    if url is None:
-        return
-    app.state.feedback = Store(url)
+    app.state.feedback = Store(app.state.config.feedback.url)
     app.include_router(router)
 
 
@@ -96,29 +94,19 @@ def _unknown(id: str) -> ApiError:
 
 def _rating(body: FeedbackRequest, request: Request) -> Rating:
     """What the body says, once the painter agrees that it could have painted that."""
-    painter = _painter(body.model, request.app.state.service.painters)
-    asked = Asked(body.prompt, body.seed, body.negative_prompt, body.style, _side(body.size) or painter.size)
+    painter = request.app.state.service.painting(body.model).painter
+    asked = Asked(body.prompt, body.seed, body.negative_prompt, body.style, square(body.size) or painter.size)
     try:
         painter.check(asked)
         painter.refuse_unsafe(body.prompt)
     except LimnerError as error:
-        raise refused("prompt", str(error)) from None
+        raise refused(_at_fault(str(error)), str(error)) from None
     picture = {**asdict(asked), "model": painter.manifest.name, "bundle": graph_hash(painter.manifest)}
     return Rating(rating=body.rating, milliseconds=body.milliseconds, comment=body.comment, **picture)
 
 
-def _painter(name: str | None, painters: dict[str, Any]) -> Painter:
-    if name is None and painters:
-        return next(iter(painters.values()))
-    if name not in painters:
-        raise unknown_model(name or "", tuple(painters))
-    return painters[name]
-
-
-def _side(size: str | None) -> int | None:
-    if size in (None, "auto"):
-        return None
-    width, height = size.split("x")
-    if width != height:
-        raise refused("size", f"size {size} is impossible: pictures are square.")
-    return int(width)
+def _at_fault(sentence: str) -> str:
+    """The parameter that a sentence of the painter begins with."""
+    words = sentence.split(maxsplit=2)[:2]
+    named = {"style": "style", "size": "size", "seed": "seed", "negative": "negative_prompt"}
+    return next((param for word, param in named.items() if word in words), "prompt")

@@ -26,9 +26,7 @@ async def livez() -> JSONResponse:
     return JSONResponse({"status": "alive"})
 
 
-@router.get(
-    "/readyz", response_model=Health, responses={503: {"model": Health, "description": "Loading, or draining"}}
-)
+@router.get("/readyz", response_model=Health, responses={503: {"model": Health, "description": "Loading, or draining"}})
 async def readyz(request: Request) -> JSONResponse:
     """Models are loaded and warm, and the server is not about to end. Send no requests while this fails."""
     service: Service = request.app.state.service

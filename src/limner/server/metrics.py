@@ -99,9 +99,9 @@ class _Means:
 
     def take(self, vector: NDArray[np.float32]) -> None:
         self.count += 1
-        for mean, weight in ((self.fast, FAST), (self.slow, SLOW)):
-            # A plain mean until there are enough, so that the first prompts do not weigh most.
-            mean += max(weight, 1 / self.count) * (vector - mean)
+        # Plain means until there are enough, so that the first prompts do not weigh most.
+        self.fast += max(FAST, 1 / self.count) * (vector - self.fast)
+        self.slow += max(SLOW, 1 / self.count) * (vector - self.slow)
 
     def distance(self) -> float:
         lengths = np.linalg.norm(self.fast) * np.linalg.norm(self.slow)

@@ -118,9 +118,7 @@ class Painting:
     def start(self, order: PaintOrder, job: Job) -> Started:
         """Begin; returns at once."""
         count = len(order.requests)
-        started = Started(
-            tuple(Future() for _ in range(count)), tuple(Future() for _ in range(count)), Future()
-        )
+        started = Started(tuple(Future() for _ in range(count)), tuple(Future() for _ in range(count)), Future())
         batcher = self._levels if order.partials else self._plain
         batcher.announce(count)
         self._pool.submit(self._work, batcher, order, job, started)

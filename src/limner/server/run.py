@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # Between the last connection taken and the first idle one closed: what is on the wire still arrives.
 SETTLE_S = 0.25
 BACKLOG = 2048
+# Longer than proxies keep theirs, so that it is they who close: a request is never on its way to a closing server.
+KEEP_ALIVE_S = 75
 
 
 class Guard(HttpToolsProtocol):
@@ -73,7 +75,7 @@ class Guard(HttpToolsProtocol):
         self._await_headers()
 
     def on_headers_complete(self) -> None:
-        self._in_headers = False
+        self._in_headers, self._header_bytes = False, 0
         self._cancel()
         super().on_headers_complete()
 
@@ -91,7 +93,7 @@ class Guard(HttpToolsProtocol):
         self._refuse(ApiError(400, msg, code="invalid_http"))
 
     def _await_headers(self) -> None:
-        self._in_headers, self._header_bytes = True, 0
+        self._in_headers = True
         self._cancel()
         self._timer = self.loop.call_later(self.limits.header_seconds, self._too_slow)
 
@@ -179,6 +181,7 @@ def server(config: ServerConfig, ready: Callable[[str], None] = lambda address: 
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(config.batching.deadline_s) + 5,
     )
     return Server(settings, service, ready)
@@ -202,7 +205,9 @@ def listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LimnerError(f"{host}:{port}: cannot be listened on ({reason}); choose another --host or --port.") from None
+        raise LimnerError(
+            f"{host}:{port}: cannot be listened on ({reason}); choose another --host or --port."
+        ) from None
 
 
 def _print(address: str) -> None:

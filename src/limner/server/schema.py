@@ -188,5 +188,3 @@ def target(size: str | None) -> tuple[int | None, int | None] | None:
         raise refused("size", f"size {size!r:.40} is none: write WIDTHxHEIGHT, WIDTHx or xHEIGHT in pixels.")
     width, height = (int(side) if side else None for side in sides.groups())
     return width, height
-
-

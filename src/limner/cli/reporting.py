@@ -1,0 +1,151 @@
+"""`limner report` and `limner ladder`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from limner.cli import console
+from limner.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from limner.evaluate.sets import PictureSet
+    from limner.export.ladder import Rung
+
+
+def report(
+    subject: Annotated[
+        str, typer.Argument(metavar="BUNDLE_OR_SEARCH", help="Zoo name, bundle folder, or the --out of limner search.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML page to write.")],
+    picture: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Show this picture before and after. Repeatable.")
+    ] = None,
+    eval: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Score on these test pictures, show one. Repeatable.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(metavar="WORDS", help="Of a painter: paint this. Repeatable.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed pictures per engine.")] = 20,
+) -> None:
+    """Write one HTML page: pictures with a slider, size, latency by engine, quality, profile, the Pareto plot."""
+    from limner.evaluate import dossier, page
+    from limner.evaluate.sets import open_set
+
+    sets = [open_set(folder) for folder in eval or []]
+    folder = Path(subject)
+    if (folder / dossier.FRONT).is_file():
+        page.write(out, dossier.of_search(folder, picture or []))
+    else:
+        with console.progress("rounds") as bar:
+            task = bar.add_task("timing", total=repeats)
+            text = dossier.of_bundle(
+                subject,
+                picture or [],
+                sets,
+                prompt or [],
+                repeats,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        page.write(out, text)
+    console.log().print(f"wrote {out}")
+
+
+def ladder(
+    names: Annotated[list[str], typer.Argument(metavar="BUNDLE", help="Zoo names or bundle folders.")],
+    *,
+    runs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folders, named as the bundles: for the steps before packing."),
+    ] = None,
+    eval: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Test pictures of upscalers. Repeatable.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Captioned pictures, for painters.")] = None,
+    judge: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Feature encoder that measures painters.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed pictures per step and engine.")] = 20,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the figures here; - for stdout.")] = None,
+) -> None:
+    """What each step costs and gains: float, folded, pruned, int8 on every engine; bytes, ms and quality."""
+    with console.extra("compress"):
+        from dataclasses import asdict
+
+        from limner.evaluate.sets import open_set
+        from limner.export import ladder as steps
+    sets = [open_set(folder) for folder in eval or []]
+    rungs: list[steps.Rung] = []
+    with console.progress("bundles") as bar:
+        task = bar.add_task("measuring", total=len(names))
+        for name in names:
+            rungs += _climb(name, runs, sets, data, judge, repeats, lambda text: bar.update(task, description=text))
+            bar.advance(task)
+    if json != "-":
+        _print(rungs, markdown)
+    if json:
+        console.write_json(json, [asdict(rung) for rung in rungs])
+
+
+def _climb(
+    name: str,
+    runs: Path | None,
+    sets: Sequence[PictureSet],
+    data: Path | None,
+    judge: Path | None,
+    repeats: int,
+    advance: Callable[[str], None],
+) -> list[Rung]:
+    from limner import bundle
+    from limner.export import ladder as steps
+
+    opened = bundle.read(name)
+    if opened.manifest.task == "generate":
+        if data is None or judge is None:
+            raise UsageError(f"{name}: a painter is measured with --data DIR and --judge FOLDER.")
+        return steps.painter_ladder(name, data, judge, repeats=repeats, advance=advance)
+    run = runs / opened.manifest.name if runs else None
+    return steps.upscaler_ladder(name, sets, run, repeats, advance)
+
+
+HEADS = ["bundle", "step", "engine", "parameters", "KB", "ms", "of the yardstick", "quality"]
+GAINS = ["faster", "smaller", "quality change"]
+
+
+def _print(rungs: Sequence[Rung], markdown: bool) -> None:
+    from rich.table import Table
+
+    rows = [_cells(rung) for rung in rungs]
+    heads = [*HEADS, *GAINS]
+    if markdown:
+        lines = [heads, ["---"] * len(heads), *rows]
+        print("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        return
+    grid = Table(title="each step against the fastest of the step before", title_justify="left")
+    for place, head in enumerate(heads):
+        grid.add_column(head, justify="left" if place < 3 else "right")
+    for row in rows:
+        grid.add_row(*row)
+    console.data().print(grid)
+
+
+def _cells(rung: Rung) -> list[str]:
+    digits = 3 if rung.measure.startswith("own") else 2
+    about = [rung.bundle, rung.step, rung.engine, str(rung.parameters), f"{rung.bytes / 1000:.1f}"]
+    figures = [f"{rung.ms:.1f}", f"{rung.ratio:.2f}", f"{rung.quality:.{digits}f} {rung.measure.split(', ')[-1]}"]
+    return [*about, *figures, _times(rung.faster), _times(rung.smaller), _signed(rung.change, digits + 1)]
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}x"
+
+
+def _signed(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:+.{digits}f}"

@@ -1,0 +1,205 @@
+"""The ladder of a bundle: float -> folded -> (pruned) -> int8 on every engine, and what each step gains and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from limner import bundle
+from limner.bundle import Bundle, PainterManifest, UpscalerManifest
+from limner.config import DataConfig, parse
+from limner.errors import LimnerError, UsageError
+from limner.evaluate import painting, report
+from limner.evaluate.distribution import FeatureSpace, kid, load_features
+from limner.evaluate.prompts import Prompt, concept_prompts
+from limner.evaluate.sets import PictureSet
+from limner.export.parity import TorchPainter
+from limner.images import Picture
+from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
+from limner.runtime.fused.engine import states
+from limner.runtime.generate import Painter, Request
+from limner.runtime.painters import Upscaler
+from limner.train.loop import load_run
+
+StepName = Literal["float", "folded", "pruned", "int8"]
+PSNR, KID = "PSNR Y, dB", "own-KID x100"
+BATCH = 32
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One network on one engine. `ms`: median per picture, one thread; `ratio`: to the yardstick's.
+
+    `faster`, `smaller`, `change` are against the fastest rung of the step before: times, times, and units of
+    `measure`, where more is better for PSNR and worse for own-KID; None on the first step.
+    """
+
+    bundle: str
+    step: StepName
+    engine: str
+    parameters: int
+    bytes: int
+    ms: float
+    ratio: float
+    quality: float
+    measure: str
+    faster: float | None = None
+    smaller: float | None = None
+    change: float | None = None
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What a rung is measured on. `call` paints one picture; `score` gives its quality."""
+
+    step: StepName
+    engine: str
+    parameters: int
+    bytes: int
+    call: Callable[[], Any]
+    score: Callable[[], float]
+
+
+def ready_engines() -> list[str]:
+    """The engines that can be used here."""
+    return [state.engine for state in states() if state.ready]
+
+
+def upscaler_ladder(
+    name: str, sets: Sequence[PictureSet], run: Path | None = None, repeats: int = 20, advance: Advance = lambda _: None
+) -> list[Rung]:
+    """The rungs of an upscaler; quality is the mean Y-PSNR over the sets. `run`: its run folder, for the first steps.
+
+    Raises UsageError without a set, LimnerError for a run that is not the bundle's.
+    """
+    if not sets:
+        raise UsageError(f"{name}: no test set to measure quality on: name one with --eval DIR.")
+    opened = bundle.read(name, UpscalerManifest)
+    torch.set_num_threads(1)
+    score = partial(_psnr, sets=sets, scale=opened.manifest.scale)
+    candidates = [*(_trained(opened, run, score) if run else []), *_shipped(opened, run, score)]
+    return _climbed(opened.manifest.name, candidates, PSNR, repeats, advance)
+
+
+def _psnr(upscale: report.Upscale, sets: Sequence[PictureSet], scale: int) -> float:
+    return float(np.mean([row.scores.psnr_y for row in report.evaluate(upscale, sets, scale)]))
+
+
+def _trained(opened: Bundle[UpscalerManifest], run: Path, score: Callable[[report.Upscale], float]) -> list[_Candidate]:
+    """The network as it trains, with its branches, and folded; both in torch."""
+    network = load_run(run)[1]
+    if network.config.scale != opened.manifest.scale:
+        raise LimnerError(f"{run}: is a run of x{network.config.scale}, not of {opened.manifest.name}; name its own.")
+    branched, folded = TorchPainter(network), TorchPainter(load_run(run)[1].fold().eval())
+    trunk = nn.ModuleList([network.head, network.trunk, network.tail])
+    weights, shipped = sum(w.numel() for w in trunk.parameters()), folded.network.parameters_shipped()
+    low = _noise()
+    return [
+        _Candidate("float", "torch", weights, 4 * weights, partial(branched, low), partial(score, branched)),
+        _Candidate("folded", "torch", shipped, 4 * shipped, partial(folded, low), partial(score, folded)),
+    ]
+
+
+def _shipped(
+    opened: Bundle[UpscalerManifest], run: Path | None, score: Callable[[report.Upscale], float]
+) -> list[_Candidate]:
+    manifest = opened.manifest
+    whole = load_run(run)[1].fold().parameters_shipped() if run else manifest.parameters
+    first: StepName = "pruned" if manifest.parameters < whole else "folded"
+    found = []
+    for precision, step in (("float", first), ("int8", "int8")):
+        for engine in ready_engines():
+            if (precision, engine) == ("float", "fused"):  # its kernels are for integers
+                continue
+            painter = Upscaler.load(opened.folder, engine, precision, threads=1)
+            if painter.engine != engine:  # it fell back, and that engine has a rung of its own
+                continue
+            size = opened.graph(precision).stat().st_size
+            call = partial(painter.upscale_picture, Picture(_noise()))
+            found.append(_Candidate(step, engine, manifest.parameters, size, call, partial(score, painter.upscale)))
+    return found
+
+
+def _noise() -> NDArray[np.uint8]:
+    width, height = YARDSTICK_SIZE
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def painter_ladder(
+    name: str,
+    data: Path,
+    judge: Path,
+    prompts: int = 300,
+    repeats: int = 20,
+    advance: Advance = lambda _: None,
+) -> list[Rung]:
+    """The rungs of a painter: float, then int8. Quality is own-KID x100 of unseen concepts against held-out pictures.
+
+    `data`: captioned pictures; `judge`: folder of the feature encoder.
+    """
+    opened = bundle.read(name, PainterManifest)
+    torch.set_num_threads(1)
+    config = DataConfig(exclude_licenses=parse(opened.manifest.recipe, name).data.exclude_licenses)
+    held, space = painting.exhibits(data, "test", config, judge), load_features(judge)
+    table = concept_prompts(held.records, "unseen", prompts)
+    score = partial(_kid, table=table, space=space, real=space.features(held.pictures))
+    return _climbed(opened.manifest.name, _painters(opened, score), KID, repeats, advance)
+
+
+def _kid(paint: Callable[[Sequence[Request]], Any], table: Sequence[Prompt], space: FeatureSpace, real: Any) -> float:
+    requests = [Request(prompt.text, seed) for seed, prompt in enumerate(table)]
+    chunks = [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
+    pictures = np.concatenate([np.stack(paint(chunk)) for chunk in chunks])
+    return 100 * kid(space.features(pictures), real).value
+
+
+def _painters(opened: Bundle[PainterManifest], score: Callable[[Any], float]) -> list[_Candidate]:
+    manifest, found = opened.manifest, []
+    for precision in ("float", "int8"):
+        for engine in ready_engines():
+            if engine == "fused":  # attention: OpenVINO runs painters there, and has a rung of its own
+                continue
+            painter = Painter.load(opened.folder, engine, precision, threads=1)
+            ready = [painter.prepare(Request("a red apple", 1))]
+            call, size = partial(painter.run_network, ready), opened.graph(precision).stat().st_size
+            scored = partial(score, painter.paint_batch)
+            found.append(_Candidate(precision, engine, manifest.parameters, size, call, scored))
+    return found
+
+
+def _climbed(name: str, candidates: Sequence[_Candidate], measure: str, repeats: int, advance: Advance) -> list[Rung]:
+    """Times in turns, then qualities one by one, then every step against the one before."""
+    advance(f"{name}: timing")
+    calls = [yardstick(), *(each.call for each in candidates)]
+    times = np.median(interleaved(calls, repeats, lambda done, total: None), axis=1)
+    rungs: list[Rung] = []
+    for each, ms in zip(candidates, times[1:], strict=True):
+        advance(f"{name}: {each.step} on {each.engine}")
+        ratio = float(ms / times[0])
+        size = each.parameters, each.bytes
+        rungs.append(Rung(name, each.step, each.engine, *size, float(ms), ratio, each.score(), measure))
+    return compared(rungs)
+
+
+def compared(rungs: Sequence[Rung]) -> list[Rung]:
+    """Every rung against the fastest of the step before."""
+    steps = list(dict.fromkeys(rung.step for rung in rungs))
+    fastest = {step: min((r for r in rungs if r.step == step), key=lambda rung: rung.ms) for step in steps}
+    before: Mapping[StepName, Rung | None] = dict(zip(steps, [None, *(fastest[s] for s in steps[:-1])], strict=True))
+    return [_against(rung, before[rung.step]) for rung in rungs]
+
+
+def _against(rung: Rung, earlier: Rung | None) -> Rung:
+    if earlier is None:
+        return rung
+    gains = {"faster": earlier.ms / rung.ms, "smaller": earlier.bytes / rung.bytes}
+    return Rung(**{**asdict(rung), **gains, "change": rung.quality - earlier.quality})

@@ -1,0 +1,183 @@
+"""One trial of a search: time the network untrained, train it on a budget, and pack it for its quality as integers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import optuna
+import torch
+from torch import Tensor, nn
+
+from limner.compress import search
+from limner.compress.quantize import quantize
+from limner.compress.search import Figures
+from limner.config import RunConfig
+from limner.data.records import load_split
+from limner.errors import UsageError
+from limner.export.graph import build
+from limner.export.pack import pack_upscaler
+from limner.models.upscaler import Upscaler
+from limner.recipes import tuned
+from limner.runtime.backends import open_engine
+from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
+from limner.train.loop import fit, launch, open_run, upscaling
+from limner.train.objectives.base import Made
+from limner.train.objectives.upscale import Upscale
+
+WARMED = 2
+Seen = Callable[[int, float], None]
+
+
+class Speed(NamedTuple):
+    """Of an untrained int8 network at the yardstick's size: p50 in ms, its ratio to the yardstick's, bytes of the
+    graph, parameters, and the engine that ran.
+    """
+
+    ms: float
+    ratio: float
+    bytes: int
+    parameters: int
+    engine: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """What all trials share. `images`: crops each learns from; `checks`: how often its quality is looked at on the way.
+    `most_ratio`: slower networks are not trained.
+    """
+
+    base: RunConfig
+    space: dict[str, tuple[Any, ...]]
+    data: Path
+    sets: tuple[Path, ...]
+    out: Path
+    images: int
+    checks: int = 4
+    engine: str = "auto"
+    repeats: int = 30
+    most_ratio: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What must agree for two trials to be compared, by the words of an error message."""
+        base = self.base.model_dump(mode="json", exclude={"name"})
+        searched = {key: list(values) for key, values in sorted(self.space.items())}
+        pictures = {"data": self.data.name, "sets": [path.name for path in self.sets]}
+        return {"space": searched, "budget": self.images, "engine": self.engine, "base": base, **pictures}
+
+
+def measure(config: RunConfig, engine: str, repeats: int) -> Speed:
+    """Time random weights, in turns with the yardstick: what a network costs does not depend on what it learned."""
+    torch.manual_seed(0)
+    network = Upscaler(config.model).eval()
+    quantized = quantize(network, torch.rand(2, 3, 24, 24), config.quantize)
+    width, height = YARDSTICK_SIZE
+    width, height = (side // config.model.unshuffle * config.model.unshuffle for side in (width, height))
+    picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        onnx.save(build(quantized, config.name), path)
+        opened = open_engine(engine, path, threads=1)
+        calls = [yardstick(), partial(opened.session(height, width), picture)]
+        times = np.median(interleaved(calls, repeats, lambda done, total: None), axis=1)
+        return Speed(
+            float(times[1]),
+            float(times[1] / times[0]),
+            path.stat().st_size,
+            quantized.parameters_shipped(),
+            opened.name,
+        )
+
+
+class _Watched(Upscale):
+    """The upscaling objective, telling `seen` the quality at every look; what `seen` raises ends the training."""
+
+    def __init__(self, inner: Upscale, seen: Seen) -> None:
+        self.inner, self.seen = inner, seen
+        self.config = inner.config
+
+    def batch(self, step: int, rank: int, world: int) -> Any:
+        return self.inner.batch(step, rank, world)
+
+    def made(self, network: nn.Module, batch: Any, share: float) -> Made:
+        return self.inner.made(network, batch, share)
+
+    def criticism(self, critic: nn.Module, made: Made) -> dict[str, Tensor]:
+        return self.inner.criticism(critic, made)
+
+    def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
+        scores = self.inner.validate(network, sheet)
+        self.seen(int(sheet.stem), scores["psnr_y"])
+        return scores
+
+
+def train_watched(config: RunConfig, data: Path, out: Path, seen: Seen) -> None:
+    """`train.loop.train` of an upscaler, telling seen(images, dB) at every validation; resumes like it."""
+    fabric = launch(config.train)
+    records = load_split(data, "train", config.data, config.data.captions)
+    open_run(config, records, data, out)
+    objective = _Watched(upscaling(config, records, data, out, fabric), seen)
+    torch.manual_seed(config.train.seed)
+    fit(fabric, config, Upscaler(config.model), objective, out)
+
+
+def budgeted(config: RunConfig, images: int, checks: int) -> RunConfig:
+    """The trial's own run: `images` crops, looked at and saved `checks` times, packed without gates."""
+    every = max(config.train.batch, images // checks)
+    pace = {"images": images, "warmup": min(config.train.warmup, images // 10), "sample_every": every}
+    return tuned(
+        config,
+        train=pace | {"checkpoint_every": every},
+        quantize={"images": config.quantize.images * images // max(config.train.images, 1)},
+        pack={"max_drop": 99.0, "min_gain": -99.0},
+    )
+
+
+def objective(plan: Search, study: optuna.Study, trial: optuna.Trial) -> Figures:
+    """Everything one trial does. Ends with optuna.TrialPruned where settings exclude each other, the network is too
+    slow, or the median rule gives it up.
+    """
+    chosen = search.suggest(trial, plan.space)
+    known = search.twin(study, chosen)
+    if known is not None:
+        for key, value in known.user_attrs.items():
+            trial.set_user_attr(key, value)
+        return Figures(*known.values)
+    config = _possible(plan, trial, chosen)
+    speed = measure(config, plan.engine, plan.repeats)
+    for key, value in speed._asdict().items():
+        trial.set_user_attr(key, value)
+    if plan.most_ratio is not None and speed.ratio > plan.most_ratio:
+        raise optuna.TrialPruned(f"takes {speed.ratio:.2f} yardsticks, more than {plan.most_ratio}")
+    folder = plan.out / "trials" / f"{search.first_number(trial):04d}"
+
+    def seen(images: int, quality: float) -> None:
+        search.note(trial, speed.ratio, images, quality)
+        if search.hopeless(study.get_trials(deepcopy=False), trial.number, speed.ratio, images, quality):
+            raise optuna.TrialPruned(f"{quality:.2f} dB after {images} crops is below the median")
+
+    train_watched(config, plan.data, folder / "run", seen)
+    quality = _packed(config, folder, plan.sets, plan.data)
+    return Figures(quality, speed.ratio, speed.bytes)
+
+
+def _possible(plan: Search, trial: optuna.Trial, chosen: dict[str, Any]) -> RunConfig:
+    try:
+        config = search.settings_of(plan.base, chosen)
+    except UsageError as error:
+        trial.set_user_attr("reason", str(error))
+        raise optuna.TrialPruned(str(error)) from None
+    return budgeted(config, plan.images, plan.checks)
+
+
+def _packed(config: RunConfig, folder: Path, sets: Sequence[Path], data: Path) -> float:
+    """Mean Y-PSNR of the int8 graph over the sets; the bundle stays in the folder."""
+    manifest = pack_upscaler(config, folder / "run", folder / "bundle", sets, data)
+    rows = manifest.scores["fidelity"]["int8"]
+    return float(np.mean([row["scores"]["psnr_y"] for row in rows]))

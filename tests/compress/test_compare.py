@@ -1,0 +1,71 @@
+"""Four ways of rounding one run, side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import limner
+from painting_kit import make_icons, tiny_painting
+from PIL import Image
+from training_kit import tiny
+
+from limner import bundle
+from limner.errors import UsageError
+from limner.export.compare import NO_GATES, compare, knobs
+from limner.train.loop import train
+
+WAYS = ["float", "post-training", "in training", "adversarial"]
+
+
+def test_the_ways_differ_in_training_and_adversary() -> None:
+    ways = knobs(tiny(), 80, None)
+    assert ways["post-training"] == ["quantize.images=0"]
+    assert ways["in training"] == ["quantize.images=80", "quantize.adversarial=0.0"]
+    assert ways["adversarial"] == ["quantize.images=80", "quantize.adversarial=0.005"]
+    own = tiny(adversarial={"weight": 0.02})
+    assert knobs(own, 80, None)["adversarial"][1] == "quantize.adversarial=0.02"
+    assert knobs(own, 80, 0.5)["adversarial"][1] == "quantize.adversarial=0.5"
+    assert all(knob.startswith("pack.") for knob in NO_GATES)
+
+
+@pytest.mark.parametrize(
+    ("images", "weight", "reason"),
+    [(0, None, "images=0: training through the rounding needs at least one batch"), (80, 0.0, "adversarial=0.0: must")],
+)
+def test_impossible_settings_are_refused(images: int, weight: float | None, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        knobs(tiny(), images, weight)
+
+
+@pytest.mark.slow
+def test_an_upscaler_is_compared(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (72, 80, 3), np.uint8)
+    (tmp_path / "few").mkdir()
+    Image.fromarray(noise).save(tmp_path / "few" / "noise.png")
+    train(tiny(adversarial={"width": 4, "start_share": 0.0}), pictures, tmp_path / "run")
+    words = ["compare-quantization", str(tmp_path / "run"), "--eval", str(tmp_path / "few"), "--images", "16"]
+    assert limner(*words, "--repeats", "1", "--json", str(tmp_path / "found.json")) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [line["way"] for line in found] == WAYS
+    assert all(line["figures"].keys() == {"few PSNR", "few sharpness"} for line in found)
+    assert all(line["ms"] > 0 and 0 < line["figures"]["few sharpness"] < 2 for line in found)
+    assert found[0]["bytes"] > found[1]["bytes"] and abs(found[1]["figures"]["few PSNR"]) > 3
+    assert all(way in capsys.readouterr().out for way in WAYS[:1])
+    files = [
+        bundle.read(tmp_path / "run" / "compared" / name).manifest.files for name in ("in-training", "adversarial")
+    ]
+    assert files[0]["int8.onnx"] != files[1]["int8.onnx"] and files[0]["float.onnx"] == files[1]["float.onnx"]
+
+
+@pytest.mark.slow
+def test_a_painter_is_compared_by_what_measures_it(tmp_path: Path) -> None:
+    data = make_icons(tmp_path / "icons")
+    train(tiny_painting("direct", data, adversarial={"start_share": 0.0}), data, tmp_path / "run")
+    with pytest.raises(UsageError, match="a painter is measured with --judge"):
+        compare(tmp_path / "run", tmp_path, images=8)
+    lines = compare(tmp_path / "run", tmp_path, measure=lambda paint: {"painted": 1.0}, images=8, repeats=1)
+    assert [line.way for line in lines] == WAYS
+    assert {line.engine for line in lines} == {"openvino"}

@@ -1,0 +1,80 @@
+"""The ladder: every step of a tiny bundle is there, measured, and held against the step before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import limner
+from PIL import Image
+from training_kit import tiny
+
+from limner.export.ladder import Rung, compared
+from limner.export.pack import pack
+from limner.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    noise = np.random.default_rng(0).integers(0, 256, (72, 80, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(pictures: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/tiny and its bundle."""
+    folder = tmp_path_factory.mktemp("made")
+    config = tiny(train={"images": 8}, quantize={"images": 0}, pack={"max_drop": 90, "min_gain": -90})
+    config = config.model_copy(update={"name": "tiny"})
+    train(config, pictures, folder / "runs" / "tiny")
+    pack(folder / "runs" / "tiny", folder / "tiny", [few])
+    return folder
+
+
+def test_every_step_on_every_engine(made: Path, few: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("ladder", str(made / "tiny"), "--runs", str(made / "runs"), "--eval", str(few), "--repeats", "1")
+    assert limner(*words, "--json", "-") == 0
+    rungs = json.loads(capsys.readouterr().out)
+    steps = [(rung["step"], rung["engine"]) for rung in rungs]
+    assert steps[:2] == [("float", "torch"), ("folded", "torch")]
+    assert {("folded", "openvino"), ("folded", "onnxruntime"), ("int8", "openvino")} < set(steps)
+    assert rungs[0]["parameters"] > rungs[1]["parameters"] == rungs[-1]["parameters"]
+    assert rungs[0]["faster"] is None and abs(rungs[1]["change"]) < 0.01, "folding changes nothing"
+    assert all(rung["ms"] > 0 and rung["quality"] > 3 and rung["measure"] == "PSNR Y, dB" for rung in rungs)
+
+
+def test_without_a_run_the_ladder_begins_folded(made: Path, few: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("ladder", str(made / "tiny"), "--eval", str(few), "--repeats", "1", "--markdown")
+    assert limner(*words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("| bundle | step | engine |") and lines[2].startswith("| tiny | folded | openvino |")
+
+
+def test_each_step_is_held_against_the_fastest_before() -> None:
+    def rung(step: str, engine: str, ms: float, size: int, quality: float) -> Rung:
+        return Rung("b", step, engine, 1, size, ms, 1.0, quality, "PSNR Y, dB")  # type: ignore[arg-type]
+
+    folded = [rung("folded", "a", 8, 40, 30.0), rung("folded", "b", 4, 40, 30.0)]
+    rungs = compared([*folded, rung("int8", "a", 2, 10, 29.9)])
+    assert (rungs[0].faster, rungs[2].faster, rungs[2].smaller) == (None, 2.0, 4.0)
+    assert rungs[2].change == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["photo-x9"], 2, "unknown model 'photo-x9'"),
+        (["BUNDLE"], 2, "no test set to measure quality on"),
+        (["BUNDLE", "--runs", "nowhere", "--eval", "FEW"], 1, "is not a run folder"),
+    ],
+)
+def test_bad_requests(
+    words: list[str], code: int, sentence: str, made: Path, few: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = {"BUNDLE": str(made / "tiny"), "FEW": str(few)}
+    assert limner("ladder", *(here.get(word, word) for word in words)) == code
+    assert sentence in capsys.readouterr().err
