@@ -73,7 +73,7 @@ def test_a_run_folder_is_scored_in_torch(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Nearest:
-        scale = 2
+        scale, channels = 2, 3
 
         def __call__(self, low: np.ndarray) -> np.ndarray:
             return low.repeat(2, 0).repeat(2, 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from commandline import limner
 from kit import make_bundle, photo
+from painter_kit import make_painter
 from PIL import Image
 
 from limner import bundle
@@ -83,6 +84,14 @@ def test_the_report_of_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert Checked(text).seen.count("figure") == 2
     for wanted in ("Latency by engine", "openvino", "Quality", "truths", "mine.png", "KB, int8 graph", "Apache-2.0"):
         assert wanted in text
+
+
+def test_the_report_of_a_painter_slides_between_float_and_int8(tmp_path: Path) -> None:
+    folder, out = make_painter(tmp_path / "icons"), tmp_path / "page.html"
+    assert limner("report", str(folder), "--out", str(out), "--prompt", "a red cat", "--repeats", "1") == 0
+    text = out.read_text("utf-8")
+    assert Checked(text).seen.count("img") == 2
+    assert "a red cat, seed 1" in text and "ms from prompt to picture" in text
 
 
 def test_the_report_of_a_search(tmp_path: Path) -> None:

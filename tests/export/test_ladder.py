@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from commandline import limner
+from painter_kit import make_painter
 from PIL import Image
 from training_kit import tiny
 
+from limner.export import ladder
 from limner.export.ladder import Rung, compared
 from limner.export.pack import pack
+from limner.runtime.generate import Request
 from limner.train.loop import train
+
+ENGINES = ("openvino", "onnxruntime")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,26 @@ def test_without_a_run_the_ladder_begins_folded(made: Path, few: Path, capsys: p
     assert limner(*words) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| bundle | step | engine |") and lines[2].startswith("| tiny | folded | openvino |")
+
+
+def test_a_painter_is_measured_by_its_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def judged(paint: Any) -> dict[str, float]:
+        (picture,) = paint([Request("a red cat", 1)])
+        asked.append(picture.shape)
+        return {"own-KID x100": 1.5}
+
+    monkeypatch.setattr(ladder, "by_features", lambda *_: judged)
+    words = ("ladder", str(make_painter(tmp_path / "icons")), "--repeats", "1", "--json", "-")
+    assert limner(*words, "--data", ".", "--judge", ".") == 0
+    rungs = json.loads(capsys.readouterr().out)
+    assert [(r["step"], r["engine"]) for r in rungs] == [(s, e) for s in ("float", "int8") for e in ENGINES]
+    assert asked == [(64, 64, 4)] * 4 and {r["measure"] for r in rungs} == {"own-KID x100"}
+    assert limner(*words) == 2
+    assert "a painter is measured with --data DIR and --judge FOLDER" in capsys.readouterr().err
 
 
 def test_each_step_is_held_against_the_fastest_before() -> None:

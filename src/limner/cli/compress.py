@@ -15,6 +15,56 @@ if TYPE_CHECKING:
     from limner.export.compare import Line, Measure
 
 
+def prune(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `limner train`.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Smaller run to make; one that is there is resumed.")],
+    target_ms: Annotated[
+        float | None, typer.Option(metavar="MS", help="Time of one picture here, int8, one thread, to come down to.")
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(metavar="R", help="Share of the multiply-accumulates to take away, in 0 to 1.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Training pictures; default: where the run found them.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Pictures to train on; default: a quarter of the run's.")
+    ] = None,
+    engine: Engine = "auto",
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed pictures of each size.")] = 30,
+    prune_only: Annotated[
+        bool, typer.Option("--prune-only", help="Stop before training; `limner train RUN/config.json` goes on.")
+    ] = False,
+) -> None:
+    """Take blocks and channels out of a network until it is fast or small enough, then train what is left."""
+    with console.extra("compress"):
+        from limner.export.pruned import prune as shrink
+    with console.progress("sizes") as bar:
+        task = bar.add_task("pruning", total=None)
+        record = shrink(
+            run,
+            out,
+            target_ms=target_ms,
+            ratio=ratio,
+            images=images,
+            engine=engine,
+            repeats=repeats,
+            advance=lambda: bar.advance(task),
+        )
+    costs = f"{record['before']:.4g} -> {record['after']:.4g} {record['unit']}"
+    console.log().print(f"{out}: {costs}; pictures differ by {record['error']:.2f} last bits before training")
+    if not prune_only:
+        _train(run, out, data)
+
+
+def _train(run: Path, out: Path, data: Path | None) -> None:
+    from limner.compress.finetune import trained_on
+    from limner.train.loop import read_config, train
+
+    train(read_config(out), data or trained_on(run), out)
+
+
 def compare_quantization(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `limner train`.")],
     *,

@@ -43,9 +43,28 @@ def evaluate(
     engine: Engine = "auto",
     precision: Precision = "int8",
     threads: Threads = 0,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Painters: captioned pictures; else $LIMNER_DATA/icons.")
+    ] = None,
+    judges: Annotated[
+        Path, typer.Option(metavar="DIR", help="Painters: what runs/judges.sh made, folders features and matcher.")
+    ] = Path("out/runs/judges"),
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Painters: validation, to tune on, or test, once.")
+    ] = "validation",
+    prompts: Annotated[int, typer.Option(metavar="N", min=16, help="Painters: at most so many of each kind.")] = 500,
     json: Annotated[str | None, typer.Option(metavar="FILE", help="Write the figures here; - for stdout.")] = None,
 ) -> None:
-    """Score upscalers: PSNR and SSIM, on Y and on RGB, beside bicubic. A run folder is scored in float by torch."""
+    """Score upscalers: PSNR and SSIM, on Y and on RGB, beside bicubic. A run folder is scored in float by torch.
+
+    Painters: R-precision, own-KID, style and colour words, sharpness, diversity and copies, beside real pictures and
+    retrieval of the nearest caption.
+    """
+    from limner.cli import scoring
+
+    if scoring.are_painters(names):
+        options = {"engine": engine, "precision": precision, "threads": threads}
+        return scoring.score_painters(names, data, judges, split, prompts, options, json)
     from limner.evaluate import report, sets
 
     kind = sets.downsampler_named(downsampler)

@@ -5,6 +5,7 @@ A painter is anything callable: `paint(prompts, seeds)` -> (N, H, W, 4) uint8, R
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from limner.evaluate.prompts import Kind, Prompt, colour_prompts, concept_prompt
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+log = logging.getLogger(__name__)
 
 Paint = Callable[[Sequence[str], Sequence[int]], Pixels]
 
@@ -76,17 +79,25 @@ def exhibits(path: str | os.PathLike[str], split: Split, config: DataConfig, cac
 
 
 def tables(training: Exhibits, held_out: Exhibits, count: int = 500, seed: int = 0) -> dict[Kind, list[Prompt]]:
-    """The four tables of prompts, up to `count` each.
+    """The four tables of prompts, up to `count` each; a kind of combination that the data does not allow is left out.
 
     Seen concepts come from the half of the training groups that the matcher never learned from, so that real pictures
     are as new to it as painted ones.
     """
-    return {
+    found: dict[Kind, list[Prompt]] = {
         "seen": concept_prompts(training.records, "seen", count, seed, lambda record: half_of(record.group) == "a"),
         "unseen": concept_prompts(held_out.records, "unseen", count, seed),
-        "colour": colour_prompts(training.records, palette(training.pictures), count, seed),
-        "style": style_prompts(training.records, count, seed),
     }
+    combinations: dict[Kind, Callable[[], list[Prompt]]] = {
+        "colour": lambda: colour_prompts(training.records, palette(training.pictures), count, seed),
+        "style": lambda: style_prompts(training.records, count, seed),
+    }
+    for kind, make in combinations.items():
+        try:
+            found[kind] = make()
+        except LimnerError as error:
+            log.warning("%s", error)
+    return found
 
 
 class Reference:

@@ -15,12 +15,11 @@ from torch import nn
 
 from limner import bundle
 from limner.bundle import Bundle, PainterManifest, UpscalerManifest
-from limner.config import DataConfig, parse
+from limner.config import DataConfig
 from limner.errors import LimnerError, UsageError
-from limner.evaluate import painting, report
-from limner.evaluate.distribution import FeatureSpace, kid, load_features
-from limner.evaluate.prompts import Prompt, concept_prompts
+from limner.evaluate import report
 from limner.evaluate.sets import PictureSet
+from limner.export.compare import by_features
 from limner.export.parity import TorchPainter
 from limner.images import Picture
 from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
@@ -31,7 +30,6 @@ from limner.train.loop import load_run
 
 StepName = Literal["float", "folded", "pruned", "int8"]
 PSNR, KID = "PSNR Y, dB", "own-KID x100"
-BATCH = 32
 Advance = Callable[[str], None]
 
 
@@ -148,18 +146,11 @@ def painter_ladder(
     """
     opened = bundle.read(name, PainterManifest)
     torch.set_num_threads(1)
-    config = DataConfig(exclude_licenses=parse(opened.manifest.recipe, name).data.exclude_licenses)
-    held, space = painting.exhibits(data, "test", config, judge), load_features(judge)
-    table = concept_prompts(held.records, "unseen", prompts)
-    score = partial(_kid, table=table, space=space, real=space.features(held.pictures))
-    return _climbed(opened.manifest.name, _painters(opened, score), KID, repeats, advance)
-
-
-def _kid(paint: Callable[[Sequence[Request]], Any], table: Sequence[Prompt], space: FeatureSpace, real: Any) -> float:
-    requests = [Request(prompt.text, seed) for seed, prompt in enumerate(table)]
-    chunks = [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
-    pictures = np.concatenate([np.stack(paint(chunk)) for chunk in chunks])
-    return 100 * kid(space.features(pictures), real).value
+    excluded = opened.manifest.recipe.get("data", {}).get("exclude_licenses", ())
+    config = DataConfig(exclude_licenses=tuple(excluded))
+    measure = by_features(data, judge, config, prompts)
+    candidates = _painters(opened, lambda paint: measure(paint)[KID])
+    return _climbed(opened.manifest.name, candidates, KID, repeats, advance)
 
 
 def _painters(opened: Bundle[PainterManifest], score: Callable[[Any], float]) -> list[_Candidate]:

@@ -19,7 +19,7 @@ from limner.export.painter_graph import build_painter
 from limner.models.painter import Painter, Text
 from limner.models.upscaler import Upscaler
 from limner.runtime.backends import AUTO, open_engine
-from limner.runtime.batched import GRAPHS, Network
+from limner.runtime.batched import Network
 from limner.runtime.bench import YARDSTICK_SIZE
 
 

@@ -6,11 +6,9 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from limner.compress.finetune import calibration, has_critic, painting_calibration
 from limner.compress.prune import (
@@ -109,7 +107,7 @@ def _work(config: RunConfig) -> float:
 
 
 def learning(config: RunConfig, run: Path, images: int | None) -> RunConfig:
-    """The training that follows pruning: a quarter as long and as fast as the run's, half of it from the whole network."""
+    """The training that follows: a quarter as long and as fast as the run's, learning half from the whole network."""
     length = images or max(config.train.images // 4, config.train.batch)
     pace = {"images": length, "lr": config.train.lr / 4, "warmup": min(config.train.warmup, length // 10)}
     change = {"init": None, "teacher": str(run), "seed": config.train.seed + 1}

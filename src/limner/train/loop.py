@@ -429,7 +429,7 @@ def load_run_weights(network: nn.Module, run: Path) -> None:
         raise LimnerError(f"{run}: has no checkpoint yet; train it first.")
     averaged, own = checkpoint.section(found[0], "ema"), dict(network.named_parameters())
     fitting = {n: w for n, w in averaged.items() if n in own and own[n].shape == w.shape}
-    if not any(name.startswith(("trunk", "middle")) for name in fitting):
+    if not any(name.startswith(("trunk", "middle", "down", "up")) for name in fitting):
         raise LimnerError(f"{run}: its network has no layer in common with this one; check the model settings.")
     network.load_state_dict(fitting, strict=False)
 
