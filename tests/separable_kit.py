@@ -49,3 +49,10 @@ def gated() -> nn.Module:
 
 def strided() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, stride=2, padding=1)).eval()
+
+
+class Broken(nn.Module):
+    """Cannot be made without an argument."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()

@@ -47,9 +47,7 @@ def batch(*words: object) -> int:
 PROMPTS = [{"prompt": f"a red {thing}", "style": "flat"} for thing in ("apple", "cat", "dog", "house", "tree")]
 
 
-def test_it_paints_what_the_painter_paints(
-    bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_paints_what_the_painter_paints(bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = manifest(tmp_path / "m.jsonl", PROMPTS), tmp_path / "out"
     assert batch(source, out, "-m", bundles / "kit", "--json", "--chunk", 2) == 0
     told = json.loads(capsys.readouterr().out)

@@ -90,15 +90,11 @@ def test_without_blocks_it_paints_what_bypassing_them_paints(make: object) -> No
 
 @torch.no_grad()
 def test_channels_that_are_constant_go_first_and_are_not_missed() -> None:
-    prunable = upscaling(kind="dense", depth=2)
-    head = prunable.network.head[0]
-    constant = torch.arange(0, 48, 3)
-    head.weight[constant] = 0
-    head.bias[constant] = torch.rand(16)
-    middle = prunable.network.trunk[0][0]
-    middle.weight[constant] = 0
-    middle.bias[constant] = torch.rand(16)
-    prunable.network.trunk[1][0].weight[constant] = 0
+    prunable, constant = upscaling(kind="dense", depth=2), torch.arange(0, 48, 3)
+    for conv in prunable.network.convolutions()[:-1]:
+        assert conv.bias is not None
+        conv.weight[constant] = 0
+        conv.bias[constant] = torch.rand(16)
     cut = prunable.cut(32, [])
     inner = (..., slice(8, -8), slice(8, -8))  # zeros around the picture are not constant
     assert torch.allclose(prunable.paint(cut)[inner], prunable.paint(prunable.network)[inner], atol=1e-4)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from separable_kit import Dense, Odd, dense, gated, strided
+from separable_kit import Dense, Odd, dense
 from torch import nn
 
 from limner.compress import importing
@@ -96,6 +96,7 @@ def test_a_factory_with_weights(tmp_path: Path) -> None:
         ("no_such_package:make", r"cannot be imported .*no_such_package"),
         ("separable_kit", r"neither an ONNX file nor package.module:factory"),
         ("absent.onnx", r"absent.onnx: cannot be read"),
+        ("separable_kit:Broken", r"raised TypeError .*it is called without arguments"),
         ("builtins:dict", r"gives a dict, not a torch.nn.Module"),
     ],
 )

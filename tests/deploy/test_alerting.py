@@ -16,10 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-yaml = pytest.importorskip("yaml")
-
+import yaml
 from deploy_kit import free_port
 from server_kit import Running, configured, make_zoo, serving
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-yaml = pytest.importorskip("yaml")
 metrics = pytest.importorskip("limner.server.metrics", reason="the extra `serve` is not installed")
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -151,12 +151,18 @@ def test_panels_do_not_overlap() -> None:
 
 
 @needs_promtool
-def test_every_query_of_the_dashboard_is_promql(tmp_path: Path) -> None:
+def test_every_query_of_dashboard_and_autoscaler_is_promql(tmp_path: Path) -> None:
     """As recording rules, which promtool parses."""
-    queries = [
-        target["expr"].replace("$__rate_interval", "5m") for panel in dashboard()["panels"] for target in panel["targets"]
-    ]
-    group = {"name": "dashboard", "rules": [{"record": f"panel:{k}", "expr": query} for k, query in enumerate(queries)]}
-    path = tmp_path / "dashboard.yml"
+    filled = {
+        "$__rate_interval": "5m",
+        "<<.GroupBy>>": "pod",
+        "<<.Series>>": "limner_queue_seconds_bucket",
+        "<<.LabelMatchers>>": 'namespace="home"',
+    }
+    queries = [query for _, query in expressions()]
+    for place, value in filled.items():
+        queries = [query.replace(place, value) for query in queries]
+    group = {"name": "all", "rules": [{"record": f"query:{k}", "expr": query} for k, query in enumerate(queries)]}
+    path = tmp_path / "queries.yml"
     path.write_text(yaml.safe_dump({"groups": [group]}), "utf-8")
     assert f"{len(queries)} rules found" in tool("promtool", "check", "rules", path)

@@ -16,9 +16,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-
 from deploy_kit import free_port
 from server_kit import Running, configured, make_zoo, picture_file, serving
 
@@ -97,6 +94,11 @@ def test_replicas_share_the_load_and_one_may_leave(tmp_path: Path) -> None:
             answers = [each.result() for each in under_way]
         assert {status for status, _ in answers} == {200}, "a replica that leaves loses nothing"
         assert answers == [painted[seed % 12] for seed in range(60)], "replicas paint the same pictures"
+        two.server.handle_exit(signal.SIGTERM, None)
+        two.thread.join(60)
+        answer = httpx.get(f"{url}/v1/models", timeout=60, trust_env=False)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert answer.headers["retry-after"] == "2"
 
 
 def _check_routes(url: str) -> None:
@@ -107,7 +109,8 @@ def _check_routes(url: str) -> None:
         made = client.post("/v1/images/upscale", files=files, data={"response_format": "url"}).json()["data"][0]["url"]
         assert made.startswith(url)
         assert [client.get(made).status_code for _ in range(4)] == [200] * 4, "replicas share their results"
-        assert client.post("/v1/images/upscale", files={"image": b"x" * (65 << 20)}).status_code == 413
+        refused = client.post("/v1/images/upscale", files={"image": b"x" * (65 << 20)})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "request_too_large")
         stream = {"prompt": "a red cat", "stream": True, "partial_images": 2}
         events = client.post("/v1/images/generations", json=stream).text
         assert events.count("event: image_generation.partial_image") == 2

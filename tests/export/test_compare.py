@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commandline import limner
 from painting_kit import make_icons, tiny_painting
 from PIL import Image
 from training_kit import tiny
 
 from limner import bundle
+from limner.config import DataConfig
 from limner.errors import UsageError
-from limner.export.compare import NO_GATES, compare, knobs
+from limner.evaluate.distribution import FeatureNetwork, FeatureSpace
+from limner.export import compare as comparing
+from limner.export.compare import NO_GATES, by_features, compare, knobs
+from limner.runtime.generate import Request
 from limner.train.loop import train
 
 WAYS = ["float", "post-training", "in training", "adversarial"]
@@ -58,6 +64,29 @@ def test_an_upscaler_is_compared(pictures: Path, tmp_path: Path, capsys: pytest.
         bundle.read(tmp_path / "run" / "compared" / name).manifest.files for name in ("in-training", "adversarial")
     ]
     assert files[0]["int8.onnx"] != files[1]["int8.onnx"] and files[0]["float.onnx"] == files[1]["float.onnx"]
+
+
+def test_painters_are_measured_against_held_out_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_icons(tmp_path / "icons")
+    table = data / "metadata.jsonl"
+    table.write_text(table.read_text("utf-8").replace("validation", "test"), "utf-8")
+    torch.manual_seed(0)
+    network = FeatureNetwork(12, 1, 8).eval()
+    space = FeatureSpace(network, ("flat",), np.zeros(128, np.float32), np.ones(128, np.float32))
+    monkeypatch.setattr(comparing, "load_features", lambda folder: space)
+    measure = by_features(data, tmp_path, DataConfig())
+
+    def real(requests: Sequence[Request]) -> list[np.ndarray]:
+        held = [np.asarray(Image.open(data / name)) for name in ("red-cat.png", "blue-dog.png")]
+        return [held["dog" in request.prompt] for request in requests]
+
+    def noisy(requests: Sequence[Request]) -> list[np.ndarray]:
+        return [np.random.default_rng(r.seed).integers(0, 256, (64, 64, 4), np.uint8) for r in requests]
+
+    exact, wrong = measure(real), measure(noisy)
+    assert exact["sharpness"] == pytest.approx(1)
+    assert wrong["sharpness"] > 2
+    assert wrong["own-KID x100"] > exact["own-KID x100"]
 
 
 @pytest.mark.slow

@@ -8,9 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-
 from commandline import limner
 from server_kit import Running, configured, make_zoo, serving
 

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
-
 from server_kit import Running, configured, make_zoo, serving
 
 from limner.server import page

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: paints as one types, enlarges, downloads; by keyboard, on a phone, in two languages."""
+"""The page in headless Chromium: paints while one types, enlarges, downloads; by keyboard, on a phone, in Chinese."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from server_kit import Running, configured, make_zoo, opened, picture_file, serving
 
-pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 
-from server_kit import Running, configured, make_zoo, opened, picture_file, serving
 
 CHROMIUM = os.environ.get("LIMNER_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
@@ -101,7 +100,9 @@ def test_style_count_size_and_seed_are_what_the_server_is_asked(tab: Any) -> Non
     tab.locator("#styles label", has_text="pixel").click()
     tab.locator("#counts label", has_text="9").click()
     tab.locator("#seed").fill("77")
-    with tab.expect_request(lambda each: "generations" in each.url and each.post_data_json["size"] == "128x128") as sent:
+    with tab.expect_request(
+        lambda each: "generations" in each.url and each.post_data_json["size"] == "128x128"
+    ) as sent:
         tab.locator("#sizes label", has_text="128").click()
     body = sent.value.post_data_json
     assert (body["style"], body["n"], body["seed"], body["prompt"]) == ("pixel", 9, 77, "a red apple")

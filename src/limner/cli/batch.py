@@ -23,12 +23,14 @@ MODELS = {"paint": "icons", "upscale": "photo-x4"}
 
 def batch(
     manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A row to a picture: .jsonl, .csv or .parquet, see docs/deploy.md.")
+        Path,
+        typer.Argument(metavar="MANIFEST", help="A row to a picture: .jsonl, .csv or .parquet, see docs/deploy.md."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the pictures; a begun one is gone on with.")],
     *,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="Zoo name or bundle folder; else icons, photo-x4.")
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", help="Zoo name or bundle folder; else icons, photo-x4."),
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that share the cores, or Ray actors.")
@@ -36,7 +38,9 @@ def batch(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; local starts one here.")
     ] = None,
-    chunk: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Rows that a worker takes at a time.")] = 256,
+    chunk: Annotated[
+        int, typer.Option(min=1, max=100_000, metavar="N", help="Rows that a worker takes at a time.")
+    ] = 256,
     format: Annotated[str, typer.Option("--format", "-f", metavar="NAME", help="Where a row names no output.")] = "png",
     quality: Annotated[
         int, typer.Option("--quality", "-q", min=1, max=100, metavar="N", help="Of JPEG, WebP and AVIF.")

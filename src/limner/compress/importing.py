@@ -63,7 +63,12 @@ def _built(source: str, weights: Path | None) -> nn.Module:
         raise LimnerError(f"{source}: cannot be imported ({error}); check the name and PYTHONPATH.") from None
     finally:
         sys.path.pop(0)
-    network = factory()
+    try:
+        network = factory()
+    except Exception as error:  # the user's own code
+        raise LimnerError(
+            f"{source}: raised {type(error).__name__} ({error!s:.160}); it is called without arguments."
+        ) from None
     if not isinstance(network, nn.Module):
         raise LimnerError(f"{source}: gives a {type(network).__name__}, not a torch.nn.Module; name another factory.")
     if weights is not None:

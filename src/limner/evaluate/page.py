@@ -122,7 +122,9 @@ def _inline(picture: Bytes) -> str:
 
 
 def _table(grid: Grid) -> str:
-    heads = "".join(f"<th>{escape(head)}</th>" for head in grid.heads)
+    figures = [bool(column) and all(map(_is_figure, column)) for column in zip(*grid.rows, strict=True)]
+    right = [*figures, *[False] * len(grid.heads)]
+    heads = "".join(f"<th{' class=n' * right[at]}>{escape(head)}</th>" for at, head in enumerate(grid.heads))
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in grid.rows)
     note = f"<p>{escape(grid.note)}</p>" if grid.note else ""
     return (
@@ -132,15 +134,19 @@ def _table(grid: Grid) -> str:
 
 
 def _cell(text: str) -> str:
-    figure = text.lstrip("+-").replace(".", "", 1).replace(" ", "").rstrip("%").isdigit()
-    return f"<td{' class=n' if figure else ''}>{escape(text)}</td>"
+    return f"<td{' class=n' * _is_figure(text)}>{escape(text)}</td>"
+
+
+def _is_figure(text: str) -> bool:
+    return text.lstrip("+-").replace(".", "", 1).rstrip("%").isdigit()
 
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 420, 64, 48
+FEW = 8  # so many dots are all named
 
 
 def scatter(dots: Sequence[Dot], across: str, up: str) -> str:
-    """An SVG of dots over a logarithmic and a linear axis; the best ones in colour, joined, and named."""
+    """An SVG of dots over a logarithmic and a linear axis; the best coloured, joined and named; of a few, all named."""
     x, y = _scale([math.log10(dot.x) for dot in dots]), _scale([dot.y for dot in dots])
     place = [_place(dot, x, y) for dot in dots]
     most = max(dot.area for dot in dots)
@@ -155,7 +161,7 @@ def scatter(dots: Sequence[Dot], across: str, up: str) -> str:
     names = [
         f"<text x='{left + 12:.1f}' y='{top - 8:.1f}'>{escape(dot.label)}</text>"
         for dot, (left, top) in zip(dots, place, strict=True)
-        if dot.best
+        if dot.best or len(dots) <= FEW
     ]
     middle = "class='axis' text-anchor='middle'"
     axes = _ticks(x, y) + (
@@ -262,7 +268,7 @@ font:13px system-ui}.slider em.right{left:auto;right:8px}
 .slider:focus-within{outline:2px solid var(--best)}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}
-th{color:var(--soft);font-weight:500;font-size:13px}td.n{text-align:right}
+th{color:var(--soft);font-weight:500;font-size:13px}.n{text-align:right}
 svg{width:100%;height:auto}svg text{fill:var(--ink);font:13px system-ui}svg .tick,svg .axis{fill:var(--soft)}
 svg line{stroke:var(--line)}polyline{fill:none;stroke:var(--best);stroke-dasharray:4 4}
 .best{fill:var(--best)}.other{fill:var(--other);opacity:.6}

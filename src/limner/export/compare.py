@@ -177,7 +177,7 @@ def by_features(data: Path, judge: Path, config: DataConfig, prompts: int = PROM
     if not table:
         raise LimnerError(f"{data}: has no held-out concepts to paint; mark some records as split test.")
     real = space.features(held.pictures)
-    usual = gradient_energy(held.pictures[[prompt.reference for prompt in table]]).sum()
+    usual = gradient_energy(held.pictures[[prompt.reference or 0 for prompt in table]]).sum()
 
     def measure(paint: Paint) -> dict[str, float]:
         requests = [Request(prompt.text, seed) for seed, prompt in enumerate(table)]

@@ -83,13 +83,13 @@ def upscaler_ladder(
         raise UsageError(f"{name}: no test set to measure quality on: name one with --eval DIR.")
     opened = bundle.read(name, UpscalerManifest)
     torch.set_num_threads(1)
-    score = partial(_psnr, sets=sets, scale=opened.manifest.scale)
+    score = partial(_psnr, sets=sets, scale=opened.manifest.scale, channels=opened.manifest.channels)
     candidates = [*(_trained(opened, run, score) if run else []), *_shipped(opened, run, score)]
     return _climbed(opened.manifest.name, candidates, PSNR, repeats, advance)
 
 
-def _psnr(upscale: report.Upscale, sets: Sequence[PictureSet], scale: int) -> float:
-    return float(np.mean([row.scores.psnr_y for row in report.evaluate(upscale, sets, scale)]))
+def _psnr(upscale: report.Upscale, sets: Sequence[PictureSet], scale: int, channels: int) -> float:
+    return float(np.mean([row.scores.psnr_y for row in report.evaluate(upscale, sets, scale, channels=channels)]))
 
 
 def _trained(opened: Bundle[UpscalerManifest], run: Path, score: Callable[[report.Upscale], float]) -> list[_Candidate]:
@@ -100,7 +100,7 @@ def _trained(opened: Bundle[UpscalerManifest], run: Path, score: Callable[[repor
     branched, folded = TorchPainter(network), TorchPainter(load_run(run)[1].fold().eval())
     trunk = nn.ModuleList([network.head, network.trunk, network.tail])
     weights, shipped = sum(w.numel() for w in trunk.parameters()), folded.network.parameters_shipped()
-    low = _noise()
+    low = _noise(opened.manifest.channels)
     return [
         _Candidate("float", "torch", weights, 4 * weights, partial(branched, low), partial(score, branched)),
         _Candidate("folded", "torch", shipped, 4 * shipped, partial(folded, low), partial(score, folded)),
@@ -123,13 +123,14 @@ def _shipped(
                 continue
             size = opened.graph(precision).stat().st_size
             call = partial(painter.upscale_picture, Picture(_noise()))
-            found.append(_Candidate(step, engine, manifest.parameters, size, call, partial(score, painter.upscale)))
+            enlarge = painter.upscale if manifest.channels == 3 else painter.enlarge_premultiplied
+            found.append(_Candidate(step, engine, manifest.parameters, size, call, partial(score, enlarge)))
     return found
 
 
-def _noise() -> NDArray[np.uint8]:
+def _noise(channels: int = 3) -> NDArray[np.uint8]:
     width, height = YARDSTICK_SIZE
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 def painter_ladder(

@@ -152,9 +152,7 @@ class Worker:
     def _upscale(self, wanted: Sequence[UpscaleRow]) -> list[_Failure]:
         upscaler, failures = cast(Upscaler, self._model), []
         for (scale, width, height), group in groupby(sorted(wanted, key=_shape), key=_size):
-            paint = partial(
-                upscaler.upscale_picture, scale=scale, size=(width, height) if width or height else None
-            )
+            paint = partial(upscaler.upscale_picture, scale=scale, size=(width, height) if width or height else None)
             numbers = {self._item(row): row.row for row in group}
             summary = jobs.run(list(numbers), paint, quality=self.job.quality)
             failures += [_Failure(numbers[each.item], each.reason) for each in summary.failed]
@@ -310,7 +308,9 @@ def _connected(address: str) -> Any:
         ray.init(**where, log_to_driver=False, logging_level=40)
     except Exception as error:  # Ray raises plain Exceptions too
         reason = " ".join(str(error).split())
-        raise UsageError(f"--ray {address}: no cluster is there ({reason:.120}); start one, or leave --ray out.") from None
+        raise UsageError(
+            f"--ray {address}: no cluster is there ({reason:.120}); start one, or leave --ray out."
+        ) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
 

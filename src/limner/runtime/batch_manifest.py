@@ -258,7 +258,7 @@ def _parquet_rows(manifest: Path, wanted: set[str] | None) -> Iterator[dict[str,
             for batch in file.iter_batches(columns=named):
                 yield from batch.to_pylist()
     except ArrowInvalid as error:
-        raise LimnerError(f"{manifest}: is not a Parquet file ({str(error):.80}); write it anew.") from None
+        raise LimnerError(f"{manifest}: is not a Parquet file ({error!s:.80}); write it anew.") from None
 
 
 def rows(chunk: Path, task: Task) -> list[PaintRow | UpscaleRow | BadRow]:

@@ -13,7 +13,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
@@ -268,10 +268,14 @@ class Painter:
     def picture(self, request: Request, pixels: Pixels, *, record_prompt: bool = False) -> images.Picture:
         """A painted (H, W, 4) array as a picture to write, its origin stated in XMP; the prompt only if asked to."""
         prompt = request.prompt if record_prompt else None
-        origin = provenance.Provenance.of(self._bundle, seed=int(request.seed), prompt=prompt)
+        origin = provenance.Provenance(self.manifest.name, self._hash, seed=int(request.seed), prompt=prompt)
         return provenance.stamp(images.from_array(pixels), origin)
 
     # ------------------------------------------------------------------------------------------------- insides
+
+    @cached_property
+    def _hash(self) -> str:
+        return provenance.bundle_hash(self._bundle)
 
     def _styled(self, request: Request) -> str:
         words = "" if request.style is None else self.manifest.styles[request.style]

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 
 from limner.server.config import Key
 from limner.server.errors import ApiError
@@ -149,22 +149,21 @@ class Access:
         return ApiError(401, message, code=code, headers={"www-authenticate": "Bearer"})
 
 
-_bearer = HTTPBearer(auto_error=False, description="An API key; not needed where the server has none.")
-
-
-async def allowed(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
-) -> Caller:
+class KeyAuth(HTTPBearer):
     """The dependency of everything under /v1: who asks. Raises ApiError for a bad key (401) and too many requests."""
-    service = request.app.state.service
-    caller = service.access.caller(credentials.credentials if credentials else None)
-    exchange = request.scope.get("limner")
-    if exchange is not None:
+
+    def __init__(self) -> None:
+        super().__init__(auto_error=False, description="An API key; not needed where the server has none.")
+
+    async def __call__(self, request: Request) -> Caller:  # pyright: ignore[reportIncompatibleMethodOverride]
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        caller = request.app.state.service.access.caller(key.strip() if scheme.lower() == "bearer" else None)
+        exchange = request.scope["limner"]
         exchange.log["key"] = caller.name
-    caller.charge_request()
-    if exchange is not None:
+        caller.charge_request()
         exchange.headers.update(caller.headers())
-    return caller
+        return caller
 
 
+allowed = KeyAuth()
 Allowed = Annotated[Caller, Depends(allowed)]

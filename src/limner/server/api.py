@@ -322,7 +322,8 @@ async def result(name: Annotated[str, Path(max_length=64)], request: Request) ->
     path = await asyncio.to_thread(results.find, name)
     if path is None:
         raise ApiError(404, "There is no such result, or it has expired.", code="not_found")
-    return FileResponse(path, media_type=MIME[path.suffix[1:]], headers={"cache-control": "private, max-age=60"})
+    headers = {"cache-control": "private, max-age=60", "x-content-type-options": "nosniff"}
+    return FileResponse(path, media_type=MIME[path.suffix[1:]], headers=headers)
 
 
 # --------------------------------------------------------------------------------------------------------- models

@@ -42,10 +42,10 @@ def create_app(config: ServerConfig) -> FastAPI:
     for kind in HANDLED:
         app.add_exception_handler(kind, errors.answer)
     app.add_middleware(Edge, config=config, metrics=service.metrics, draining=lambda: service.draining)
+    app.include_router(api.router)  # first: routes are tried in order
     app.include_router(health.router)
     if config.metrics:
         app.include_router(health.metrics_router)
-    app.include_router(api.router)
     for name, wanted in (("feedback", config.feedback.url is not None), ("page", config.page)):
         if wanted:
             _mount(app, name)

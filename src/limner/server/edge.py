@@ -25,7 +25,6 @@ REQUEST_ID = b"x-request-id"
 GIVEN_ID = re.compile(rb"[\w.-]{8,128}")
 UNKNOWN_ROUTE = "unknown"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
 @dataclass
@@ -92,7 +91,7 @@ class Edge:
         return self.limits.upload_bytes if kind.startswith(b"multipart/") else self.limits.json_bytes
 
     def _headers(self, exchange: Exchange, unread: bool) -> list[tuple[bytes, bytes]]:
-        added = [(REQUEST_ID, exchange.request_id), *SECURITY]
+        added = [(REQUEST_ID, exchange.request_id)]
         added += [(name.encode(), value.encode()) for name, value in exchange.headers.items()]
         if unread or self.draining():
             added.append((b"connection", b"close"))

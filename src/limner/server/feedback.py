@@ -1,4 +1,4 @@
-"""`/v1/images/feedback`: rate a picture, think again, take it back. Mounted only where the operator names a database."""
+"""`/v1/images/feedback`: rate a picture, think again, take it back. Mounted where the operator names a database."""
 
 from __future__ import annotations
 

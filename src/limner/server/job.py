@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -16,6 +16,8 @@ from limner.server.metrics import Metrics
 
 T = TypeVar("T")
 
+# Most requests are done before a client could leave; to watch for it costs a task.
+UNWATCHED_S = 0.02
 CLIENT_LEFT = 499  # nginx's status for it; only logs and metrics ever see it
 
 
@@ -48,22 +50,33 @@ async def finished(futures: Sequence[Future[T]], job: Job, request: Request, met
 
     Raises ApiError when the deadline passes (503) or the client leaves; the job is abandoned then.
     """
-    work = asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
-    left = asyncio.ensure_future(_left(request))
+    works = [asyncio.wrap_future(future) for future in futures]
+    work = works[0] if len(works) == 1 else asyncio.gather(*works)
     try:
-        rest = job.created + job.seconds - monotonic()
-        await asyncio.wait({work, left}, timeout=max(0, rest), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work}, timeout=UNWATCHED_S)
+        left = False if work.done() else await _waited(work, job, request)
         with suppress(Abandoned):  # the deadline passed in a thread before it passed here
             if work.done():
-                return work.result()
-        raise _given_up(left.done(), job, metrics)
+                work.result()
+                return [each.result() for each in works]
+        raise _given_up(left, job, metrics)
     finally:
-        left.cancel()
         if not work.done():
             job.abandon()
             work.cancel()
             with suppress(asyncio.CancelledError):
                 await work
+
+
+async def _waited(work: asyncio.Future[Any], job: Job, request: Request) -> bool:
+    """Until the work is done, the deadline passes or the client leaves; returns whether it has."""
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        rest = job.created + job.seconds - monotonic()
+        await asyncio.wait({work, leaving}, timeout=max(0, rest), return_when=asyncio.FIRST_COMPLETED)
+        return leaving.done()
+    finally:
+        leaving.cancel()
 
 
 def _given_up(left: bool, job: Job, metrics: Metrics) -> ApiError:

@@ -75,7 +75,9 @@ def settings(config: ServerConfig) -> dict[str, object]:
 
 def _read() -> dict[str, _File]:
     found = {name: files(__name__).joinpath(name).read_bytes() for name in TYPES}
-    return {name: _File(data, TYPES[name], f'"{hashlib.sha256(data).hexdigest()[:16]}"') for name, data in found.items()}
+    return {
+        name: _File(data, TYPES[name], f'"{hashlib.sha256(data).hexdigest()[:16]}"') for name, data in found.items()
+    }
 
 
 def _answer(file: _File) -> Callable[[Request], Awaitable[Response]]:

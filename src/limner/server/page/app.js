@@ -380,6 +380,7 @@ async function compare(file, made, milliseconds) {
   $("after").src = URL.createObjectURL(made);
   $("before").src = URL.createObjectURL(file);
   $("compare").hidden = false;
+  $("enlarge").classList.add("result");
   const [after, before] = await Promise.all(["after", "before"].map((id) => $(id).decode().then(() => $(id), () => null)));
   $("frame").classList.toggle("alone", !(before && after));
   $("after").alt = t("after");
