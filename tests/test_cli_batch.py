@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from kit import make_bundle, photo
 from painter_kit import make_painter
 
 from limner import images
+from limner.runtime import batch_job, batch_manifest
 from limner.runtime.batch_job import FAILED
 from limner.runtime.generate import Painter, Request
 
@@ -187,3 +189,18 @@ def test_a_cluster_that_does_not_answer(bundles: Path, tmp_path: Path, capsys: p
     source = manifest(tmp_path / "m.jsonl", PROMPTS[:1])
     assert batch(source, tmp_path / "out", "-m", bundles / "kit", "--ray", "127.0.0.1:1") == 2
     assert "no cluster is there" in capsys.readouterr().err
+
+
+def test_what_ray_would_call_does_a_chunk(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The actor and the job as Ray ships them: pickled, in another folder."""
+    monkeypatch.chdir(tmp_path)
+    source = manifest(Path("m.jsonl"), PROMPTS)
+    plan = batch_manifest.plan(source, Path("out"), {}, chunk=3)
+    relative = os.path.relpath(bundles / "kit")
+    job = batch_job._portable(batch_job.Job(Path("out"), Path(), "paint", relative))
+    assert job.threads == 1
+    monkeypatch.chdir("/")
+    actor = batch_job._Actor(pickle.loads(pickle.dumps(job)))
+    rows = [actor({"chunk": str(tmp_path / chunk)}) for chunk in plan.chunks]
+    assert rows == [{"done": 3, "skipped": 0, "failed": 0}, {"done": 2, "skipped": 0, "failed": 0}]
+    assert sorted(made(tmp_path / "out")) == [f"000000/00000000{k}.png" for k in range(5)]

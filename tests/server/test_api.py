@@ -303,10 +303,10 @@ def test_a_refused_prompt_names_the_categories(client: openai.OpenAI, running: R
         ({"image": "http://localhost/"}, {}, "image", "invalid_value"),
     ],
 )
-def test_bad_upscales(
-    fields: dict[str, str], files: dict[str, bytes], param: str, code: str, running: Running
-) -> None:
-    parts = {name: (None, value) for name, value in fields.items()} | {name: ("p", data) for name, data in files.items()}
+def test_bad_upscales(fields: dict[str, str], files: dict[str, bytes], param: str, code: str, running: Running) -> None:
+    parts = {name: (None, value) for name, value in fields.items()} | {
+        name: ("p", data) for name, data in files.items()
+    }
     answer = running.post("/v1/images/upscale", files=parts or {"user": (None, "me")})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"], error["code"]) == (400, param, code), error
@@ -317,7 +317,11 @@ def test_bad_upscales(
     [
         ([("prompt", (None, "x"))], "image", "missing_required_parameter"),
         ([("image[]", ("p", picture_file()))] * 2, "image", "invalid_value"),
-        ([("image", ("p", picture_file())), ("mask", ("m", picture_file(8, 8, alpha=True)))], "mask", "mask_size_mismatch"),
+        (
+            [("image", ("p", picture_file())), ("mask", ("m", picture_file(8, 8, alpha=True)))],
+            "mask",
+            "mask_size_mismatch",
+        ),
         ([("image", ("p", picture_file())), ("mask", ("m", picture_file()))], "mask", "invalid_value"),
         ([("image", ("p", picture_file())), ("mask", ("m", b"?"))], "mask", "invalid_image"),
         ([("image", ("p", picture_file())), ("n", (None, "2"))], "n", "invalid_value"),
@@ -331,7 +335,14 @@ def test_bad_edits(files: list[Any], param: str, code: str, running: Running) ->
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"--x", b"--x\r\n\r\n", b"--y\r\n", b'--x\r\ncontent-disposition: form-data; name="image"\r\n\r\nabc', b"\xff" * 999],
+    [
+        b"",
+        b"--x",
+        b"--x\r\n\r\n",
+        b"--y\r\n",
+        b'--x\r\ncontent-disposition: form-data; name="image"\r\n\r\nabc',
+        b"\xff" * 999,
+    ],
 )
 def test_broken_multipart(body: bytes, running: Running) -> None:
     headers = {"content-type": "multipart/form-data; boundary=x"}

@@ -109,7 +109,16 @@ def test_the_command_exports_what_training_reads(
         assert each.prompt == "a red apple"
 
 
-def test_the_command_refuses_an_empty_store(zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("feedback", "export", f"sqlite:///{tmp_path / 'none.db'}", str(tmp_path / "out"))
-    assert limner(*words, "-m", str(zoo / "icons"), "--threads", "1") == 1
+def test_the_command_refuses_what_holds_no_ratings(
+    zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def export(name: str) -> int:
+        words = ("feedback", "export", f"sqlite:///{tmp_path / name}", str(tmp_path / "out"))
+        return limner(*words, "-m", str(zoo / "icons"), "--threads", "1")
+
+    assert export("misspelt.db") == 1
+    assert "misspelt.db: holds no ratings; check the URL." in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    Store(f"sqlite:///{tmp_path / 'empty.db'}")
+    assert export("empty.db") == 1
     assert "no picture of icons is rated 4 or better, of 0 rated" in capsys.readouterr().err

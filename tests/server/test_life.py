@@ -109,9 +109,7 @@ def test_requests_merge_and_stay_what_they_are(running: Running) -> None:
     assert after is not None and before is not None and after - before < 48
 
 
-def test_large_pictures_go_tile_by_tile(
-    running: Running, zoo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_pictures_go_tile_by_tile(running: Running, zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limner.server.enlarging.SMALL_PIXELS", 100)
     tiles, turn = [0], running.service.turns.tile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from server_kit import Running
+from server_kit import Running, configured
+
+from limner.server.app import create_app
 
 CHECKS = [
     not_a_server_error,
@@ -25,7 +28,12 @@ CHECKS = [
     negative_data_rejection,
 ]
 POSTS = ("/v1/images/generations", "/v1/images/edits", "/v1/images/upscale")
-GETS = ("/v1/models", "/v1/models/{model}", "/v1/images/results/{name}", "/livez", "/readyz", "/metrics")
+NAMED = ("/v1/models/{model}", "/v1/images/results/{name}")
+PLAIN = ("/v1/models", "/livez", "/readyz", "/metrics")
+CASES = [
+    *((path, "POST", mode) for path in POSTS for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)),
+    *((path, "GET", GenerationMode.POSITIVE) for path in (*NAMED, *PLAIN)),
+]
 EXAMPLES = 12
 LIMITS = settings(
     max_examples=EXAMPLES,
@@ -42,10 +50,7 @@ def schema(running: Running) -> Any:
     return schemathesis.openapi.from_url(f"{running.url}/openapi.json")
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-@pytest.mark.parametrize(
-    ("path", "method"), [*((path, "POST") for path in POSTS), *((path, "GET") for path in GETS)]
-)
+@pytest.mark.parametrize(("path", "method", "mode"), CASES)
 def test_the_document_is_true(path: str, method: str, mode: GenerationMode, schema: Any) -> None:
     strategy = schema[path][method].as_strategy(generation_mode=mode)
 
@@ -57,12 +62,17 @@ def test_the_document_is_true(path: str, method: str, mode: GenerationMode, sche
     holds()
 
 
-def test_the_document_names_what_there_is(running: Running) -> None:
-    document = running.get("/openapi.json").json()
-    assert {*POSTS, *GETS} <= set(document["paths"])
+def test_the_document_names_what_there_is(zoo: Path) -> None:
+    keys = ({"name": "shop", "sha256": "0" * 64},)
+    document = create_app(configured(zoo, keys=keys)).openapi()
+    assert {*POSTS, *NAMED, *PLAIN} <= set(document["paths"])
     generate = document["paths"]["/v1/images/generations"]["post"]
     assert set(generate["responses"]) == {"200", "400", "401", "404", "408", "413", "429", "500", "503", "507"}
     assert "text/event-stream" in generate["responses"]["200"]["content"]
     assert generate["security"] and "422" not in generate["responses"]
     upscale = document["paths"]["/v1/images/upscale"]["post"]["requestBody"]["content"]
     assert list(upscale) == ["multipart/form-data"]
+
+
+def test_no_key_is_asked_for_where_there_is_none(running: Running) -> None:
+    assert "security" not in running.get("/openapi.json").text.lower()

@@ -39,7 +39,7 @@ def export(
     with console.extra("serve"):
         from limner.server import ratings
 
-    store = ratings.Store(url)
+    store = ratings.Store(url, existing=True)
     painter = Painter.load(model, engine=engine, precision=precision, threads=threads)
     with console.progress("pictures", quiet) as bar:
         task = bar.add_task("painting", total=None)

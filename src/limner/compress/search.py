@@ -271,7 +271,7 @@ def plot(found: Sequence[Point], path: Path) -> None:
         for point in shown_points if best else []:
             axes.annotate(str(point.number), (point.figures.ratio, point.figures.quality))
     axes.set_xscale("log")
-    axes.set_xlabel("p50 latency, times the yardstick (area: bytes)")
+    axes.set_xlabel("latency, times the yardstick (area: bytes)")
     axes.set_ylabel("quality of the int8 bundle, dB")
     axes.legend(markerscale=0.5)
     draft = path.with_name(f".{path.name}")

@@ -239,7 +239,7 @@ def of_search(name: str, points: Sequence[Mapping[str, Any]], pairs: Sequence[Pa
         f"dB, the best (trial {best['trial']})": f"{best['quality']:.2f}",
         f"yardsticks, the fastest (trial {fast['trial']})": f"{fast['ratio']:.2f}",
     }
-    axes = "p50 latency in yardsticks, logarithmic; area of a dot: bytes", "PSNR of the int8 bundle, dB"
+    axes = "latency in yardsticks, logarithmic; area of a dot: bytes", "PSNR of the int8 bundle, dB"
     lead = "Quality, latency and size of networks that limner search trained; no point of the front is beaten in all."
     return html(Content(f"Search: {name}", lead, figures, pairs, dots, axes, [Grid("Trials", heads, rows)], FOOTER))
 

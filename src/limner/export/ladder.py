@@ -113,8 +113,9 @@ def _shipped(
     manifest = opened.manifest
     whole = load_run(run)[1].fold().parameters_shipped() if run else manifest.parameters
     first: StepName = "pruned" if manifest.parameters < whole else "folded"
-    found = []
-    for precision, step in (("float", first), ("int8", "int8")):
+    found: list[_Candidate] = []
+    forms: tuple[tuple[bundle.Precision, StepName], ...] = (("float", first), ("int8", "int8"))
+    for precision, step in forms:
         for engine in ready_engines():
             if (precision, engine) == ("float", "fused"):  # its kernels are for integers
                 continue
@@ -186,7 +187,7 @@ def compared(rungs: Sequence[Rung]) -> list[Rung]:
     """Every rung against the fastest of the step before."""
     steps = list(dict.fromkeys(rung.step for rung in rungs))
     fastest = {step: min((r for r in rungs if r.step == step), key=lambda rung: rung.ms) for step in steps}
-    before: Mapping[StepName, Rung | None] = dict(zip(steps, [None, *(fastest[s] for s in steps[:-1])], strict=True))
+    before: Mapping[str, Rung | None] = dict(zip(steps, [None, *(fastest[s] for s in steps[:-1])], strict=True))
     return [_against(rung, before[rung.step]) for rung in rungs]
 
 

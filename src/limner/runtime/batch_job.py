@@ -8,7 +8,6 @@ done at least once, and a row that is done twice is the same picture.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -20,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from limner import images
+from limner import bundle, images
 from limner.errors import LimnerError, UsageError
 from limner.runtime import jobs
 from limner.runtime.backends import cores
@@ -217,7 +216,7 @@ def run(
             continue
         summary.tally += settled
         report(settled)
-    for tally in _tallies(_shared(job, workers), open_chunks, workers, ray):
+    for tally in _tallies(job, open_chunks, workers, ray):
         summary.tally += tally
         report(tally)
     _list_failures(plan)
@@ -234,7 +233,8 @@ def _tallies(job: Job, chunks: Sequence[Path], workers: int, ray: str | None) ->
     if not chunks:
         return iter(())
     if ray is not None:
-        return _on_ray(job, chunks, workers, ray)
+        return _on_ray(_portable(job), chunks, workers, ray)
+    job = _shared(job, workers)
     return map(Worker(job), chunks) if workers == 1 else _in_processes(job, chunks, workers)
 
 
@@ -270,20 +270,27 @@ def _in_processes(job: Job, chunks: Sequence[Path], workers: int) -> Iterator[Ta
 def _on_ray(job: Job, chunks: Sequence[Path], workers: int, address: str) -> Iterator[Tally]:
     """Ray Data gives chunks to actors, starts dead ones again, and does what they held once more."""
     ray = _connected(address)
-    job = replace(job, folder=job.folder.absolute(), root=job.root.absolute())
     names = [{"chunk": str(chunk.absolute())} for chunk in chunks]
     data = ray.data.from_items(names, override_num_blocks=min(len(names), BLOCKS))
     done = data.map(
         _Actor,
         fn_constructor_args=(job,),
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(chunks))),
-        num_cpus=job.threads or 1,
+        num_cpus=job.threads,
     )
     try:
         for row in done.iter_rows():
             yield Tally(**row)
     finally:
         ray.shutdown()
+
+
+def _portable(job: Job) -> Job:
+    """Paths that mean the same from any folder, and as many threads as Ray reserves cores."""
+    shipped = job.model in bundle.zoo() or not Path(job.model).exists()
+    model = job.model if shipped else str(Path(job.model).absolute())
+    folder, root = job.folder.absolute(), job.root.absolute()
+    return replace(job, folder=folder, root=root, model=model, threads=job.threads or 1)
 
 
 class _Actor:
@@ -302,10 +309,10 @@ def _connected(address: str) -> Any:
         import ray.data
     except ModuleNotFoundError as error:
         raise UsageError(f"--ray needs the package {error.name!r}: pip install 'limner[cluster]'.") from None
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    where = {"include_dashboard": False} if address == "local" else {"address": address}
+    here = address == "local"
+    dashboard = False if here else None
     try:
-        ray.init(**where, log_to_driver=False, logging_level=40)
+        ray.init(None if here else address, include_dashboard=dashboard, log_to_driver=False, logging_level=40)
     except Exception as error:  # Ray raises plain Exceptions too
         reason = " ".join(str(error).split())
         raise UsageError(

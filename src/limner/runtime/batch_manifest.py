@@ -139,7 +139,7 @@ def task_of(manifest: Path) -> Task:
     if first is None:
         raise LimnerError(f"{manifest}: holds no rows; write one for each picture.")
     given = first if isinstance(first, dict) else {}
-    found = [task for name, task in _SUBJECT.items() if given.get(name) not in (None, "")]
+    found: list[Task] = [task for name, task in _SUBJECT.items() if given.get(name) not in (None, "")]
     if len(found) != 1:
         what = "both 'prompt' and 'input'" if found else "neither 'prompt' nor 'input'"
         raise UsageError(f"{manifest}: its first row has {what}; give prompts to paint, or inputs to upscale.")

@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
-from fastapi import APIRouter, Path, Request, UploadFile
+from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from limner import bundle
@@ -316,7 +316,7 @@ def _note(request: Request, service: Service, *, prompt: str | None = None, **fi
     response_class=FileResponse,
     responses={200: FILES, 404: {"model": ErrorBody, "description": "There is no such result, or it has expired"}},
 )
-async def result(name: Annotated[str, Path(max_length=64)], request: Request) -> FileResponse:
+async def result(name: str, request: Request) -> FileResponse:
     """A picture that was answered with a URL. The URL is the key: whoever has it may fetch it until it expires."""
     results = _service(request).results
     path = await asyncio.to_thread(results.find, name)

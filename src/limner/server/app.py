@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from limner import __version__
 from limner.errors import LimnerError
-from limner.server import api, errors, health
+from limner.server import api, errors, health, telemetry
 from limner.server.config import ServerConfig
 from limner.server.edge import Edge
 from limner.server.service import Service
@@ -42,6 +42,9 @@ def create_app(config: ServerConfig) -> FastAPI:
     for kind in HANDLED:
         app.add_exception_handler(kind, errors.answer)
     app.add_middleware(Edge, config=config, metrics=service.metrics, draining=lambda: service.draining)
+    if config.tracing.endpoint is not None:
+        app.state.tracing = telemetry.provider(config.tracing)
+        app.add_middleware(telemetry.Tracing, provider=app.state.tracing)
     app.include_router(api.router)  # first: routes are tried in order
     app.include_router(health.router)
     if config.metrics:
@@ -49,7 +52,7 @@ def create_app(config: ServerConfig) -> FastAPI:
     for name, wanted in (("feedback", config.feedback.url is not None), ("page", config.page)):
         if wanted:
             _mount(app, name)
-    app.openapi = _without_422(app.openapi)
+    app.openapi = _corrected(app.openapi, bool(config.keys))
     return app
 
 
@@ -64,6 +67,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await running
         service.close()
+        if app.state.config.tracing.endpoint is not None:
+            await asyncio.to_thread(app.state.tracing.shutdown)
 
 
 def _mount(app: FastAPI, name: str) -> None:
@@ -77,16 +82,23 @@ def _mount(app: FastAPI, name: str) -> None:
         app.include_router(module.router)
 
 
-def _without_422(openapi: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """FastAPI documents its own answer for what does not validate; here that is a 400 in OpenAI's form."""
+def _corrected(openapi: Callable[[], dict[str, Any]], keyed: bool) -> Callable[[], dict[str, Any]]:
+    """FastAPI documents its own answer for what does not validate, here a 400 in OpenAI's form, and a key where the
+    server asks for none (`keyed` False).
+    """
 
     def corrected() -> dict[str, Any]:
         document = openapi()
         for path in document["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
+                if not keyed:
+                    operation.pop("security", None)
+        components = document.get("components", {})
         for name in ("HTTPValidationError", "ValidationError"):
-            document.get("components", {}).get("schemas", {}).pop(name, None)
+            components.get("schemas", {}).pop(name, None)
+        if not keyed:
+            components.pop("securitySchemes", None)
         return document
 
     return corrected

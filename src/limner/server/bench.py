@@ -305,7 +305,9 @@ async def _idle(target: _Target, bare: _Bare) -> Idle:
 
 def _check(status: int, body: bytes) -> None:
     if status != 200:
-        raise LimnerError(f"the server answered {status} ({body[:200].decode('utf-8', 'replace')}); nothing is measured.")
+        raise LimnerError(
+            f"the server answered {status} ({body[:200].decode('utf-8', 'replace')}); nothing is measured."
+        )
 
 
 async def _load(target: _Target, bare: _Bare, clients: int) -> Load:

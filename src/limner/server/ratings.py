@@ -78,12 +78,15 @@ _FIELDS = tuple(each.name for each in fields(Rating))
 class Store:
     """Ratings in the database at a SQLAlchemy URL; any number of threads and processes may use it at once.
 
-    The table is made where it is missing. Raises UsageError for a URL that names no database, LimnerError for one that
-    does not answer.
+    The table is made where it is missing; `existing`: it must be there. Raises UsageError for a URL that names no
+    database, LimnerError for one that does not answer.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, existing: bool = False) -> None:
         self.name, self._engine = _opened(url)
+        if existing:
+            self._check()
+            return
         with self._explained("opened"):
             _make(self._engine)
 
@@ -124,6 +127,14 @@ class Store:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _check(self) -> None:
+        file = self._engine.url.database if self._engine.url.get_backend_name() == "sqlite" else None
+        there = file is None or Path(file).is_file()  # SQLite would make the file
+        with self._explained("opened"):
+            if there and sql.inspect(self._engine).has_table(_ratings.name):
+                return
+        raise LimnerError(f"feedback database {self.name}: holds no ratings; check the URL.")
 
     def _explained(self, verb: str) -> _Explained:
         return _Explained(self.name, verb)

@@ -36,6 +36,8 @@ State = Literal["loading", "ready", "draining"]
 
 TASKS: tuple[Task, ...] = ("generate", "upscale")
 SWEEP_S = 30.0
+# Every size of piece that `runtime.batched` cuts batches into, on every thread.
+LATER_BATCHES = (2, 4, 8, 16, 32)
 LARGE_AT_ONCE = 2  # large pictures in memory
 
 
@@ -90,6 +92,14 @@ class Service:
             self.metrics.up.labels(name).set(1)
         if self.state == "loading" and (self.paintings or self.enlargings):
             self._set("ready")
+        self._warm_batches()
+
+    def _warm_batches(self) -> None:
+        """What only batches need, compiled while single requests are already answered."""
+        for painter in self.painters.values():
+            for count in LATER_BATCHES:
+                if count <= self.config.batching.largest and not self._closed.is_set():
+                    painter.warm((count,))
 
     def _open(self, name: str, opened: bundle.Bundle[Any]) -> None:
         how = self.config.engine, self.config.precision, self.config.threads
