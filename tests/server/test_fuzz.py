@@ -13,7 +13,7 @@ from server_kit import Running, configured, picture_file, serving
 
 ROUNDS = 100
 VALUES = [None, True, 0, -1, 1e308, "", "x", "a red cat", "\x00", "\ud800", "64x64", [], {}, [[]], 2**70, "\u202e" * 9]
-KEYS = "prompt model n size seed response_format output_format background stream partial_images style user".split()
+KEYS = ("prompt", "model", "n", "size", "seed", "response_format", "output_format", "background", "stream", "style")
 
 
 def mutated(rng: random.Random, data: bytes) -> bytes:

@@ -87,16 +87,20 @@ def bench(
             )
     report = benches.report(rows)
     if json != "-":
-        console.data().print(_times(rows))
-        for row in rows:
-            if row.stages:
-                console.data().print(_profile(row))
+        _print(rows)
     if json:
         console.write_json(json, report.model_dump(mode="json"))
     if plot:
         benches.plot(rows, plot)
     if old:
         _judge(benches.compare(old, report), str(compare))
+
+
+def _print(rows: Sequence[Row]) -> None:
+    console.data().print(_times(rows))
+    for row in rows:
+        if row.stages:
+            console.data().print(_profile(row))
 
 
 def _bench_server(

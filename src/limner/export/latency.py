@@ -24,7 +24,7 @@ from limner.runtime.bench import YARDSTICK_SIZE
 
 
 def milliseconds(config: RunConfig, engine: str = AUTO, repeats: int = 30) -> float:
-    """Time of one picture with random int8 weights on one thread: the fastest of `repeats`, as others only slow it down.
+    """Time of one picture with random int8 weights on one thread, the fastest of `repeats`.
 
     Upscalers: of 160 x 90 input pixels. Painters: the image network alone. Raises UsageError for an unknown engine.
     """

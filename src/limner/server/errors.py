@@ -84,16 +84,21 @@ def of(error: Exception) -> ApiError | None:
             return error
         case RequestValidationError():
             return _invalid(error)
-        case HTTPException() if isinstance(error.__cause__, UnicodeDecodeError | RecursionError):
-            return ApiError(400, "The body is not JSON in UTF-8: send one flat object.", code="invalid_json")
         case HTTPException():
-            code = _CODES.get(error.status_code, "invalid_request")
-            return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+            return _of_http(error)
         case LimnerError():
             return ApiError(400, str(error), code="invalid_value")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return no_space()
     return None
+
+
+def _of_http(error: HTTPException) -> ApiError:
+    """What FastAPI and Starlette raise themselves."""
+    if isinstance(error.__cause__, UnicodeDecodeError | RecursionError):
+        return ApiError(400, "The body is not JSON in UTF-8: send one flat object.", code="invalid_json")
+    code = _CODES.get(error.status_code, "invalid_request")
+    return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
 
 
 def _invalid(error: RequestValidationError) -> ApiError:
