@@ -243,7 +243,9 @@ class QuantizeConfig(Section):
     @model_validator(mode="after")
     def _possible(self) -> QuantizeConfig:
         if self.packed and self.weight_bits > 4:
-            raise ValueError(f"packed=true needs weight_bits of 4 or fewer, not {self.weight_bits}: no engine packs more")
+            raise ValueError(
+                f"packed=true needs weight_bits of 4 or fewer, not {self.weight_bits}: no engine packs more"
+            )
         return self
 
 
