@@ -13,6 +13,23 @@ START, END = "<!-- figures -->", "<!-- /figures -->"
 SETS = ("Set5", "Set14", "BSD100")
 ENGINES = ("openvino", "onnxruntime", "fused")
 THREADS = (1, 2)
+PAINTERS = "<!-- painters -->", "<!-- /painters -->"
+PAINTED = ("r_precision", "style", "colour", "own_kid", "sharpness", "diversity", "copies")
+PAINTER_HEADS = {
+    "README.md": (
+        ["prompts", "", "R-precision of 100", "style", "colour", "own-KID x100", "sharpness", "diversity", "copies"],
+        ["`icons`, int8", "batch", "threads", "ms", "pictures/s"],
+        "Painting, validation split: concepts seen in training in new wording, concepts never seen, and combinations "
+        "that no training picture shows. Real pictures are the ceiling, `retrieval` paints nothing and shows the "
+        "training picture with the nearest caption.",
+    ),
+    "README.zh-CN.md": (
+        ["提示词", "", "R-precision（100 选 1）", "风格", "颜色", "own-KID x100", "锐度", "多样性", "复制"],
+        ["`icons`，int8", "批量", "线程", "毫秒", "张/秒"],
+        "绘画，验证集：训练中见过的概念换一种说法、从未见过的概念，以及训练图片中没有的组合。"
+        "真实图片是上限；`retrieval` 不作画，只给出说明文字最接近的训练图片。",
+    ),
+}
 HEADS = {
     "README.md": (
         ["bundle", "KB", "parameters", *SETS, "cost of int8, dB", "ms", "of the yardstick"],
@@ -62,8 +79,43 @@ def engines(name: str, speed: list[dict[str, Any]]) -> list[str]:
     return [f"`{name}`", *(f"{row['p50_ms']:.1f}" for row in times)]
 
 
+def painter_lines(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """Quality, a line for every table of prompts and what it is held against, and speed."""
+    scored = json.loads((folder / "painters.json").read_text("utf-8"))
+    quality = [
+        [f"`{row['kind']}`", row["painter"], *(_figure(row, name) for name in PAINTED)]
+        for row in scored["rows"]
+        if row["painter"] != "real, shuffled"
+    ]
+    timed = json.loads((folder / "painters-speed.json").read_text("utf-8"))["rows"]
+    speed = [
+        [
+            f"`{row['stage']}`",
+            str(row["batch"]),
+            str(row["threads"]),
+            f"{row['p50_ms']:.1f}",
+            f"{row['pictures_per_s']:.0f}",
+        ]
+        for row in timed
+        if row["precision"] == "int8" and row["engine"] == "openvino"
+    ]
+    return quality, speed
+
+
+def _figure(row: dict[str, Any], name: str) -> str:
+    if name not in row:
+        return ""
+    value, low, high = (row[name][key] * (100 if name == "own_kid" else 1) for key in ("value", "low", "high"))
+    return f"{value:.2f} ±{(high - low) / 2:.2f}"
+
+
 def table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def write_between(readme: Path, start: str, end: str, block: str) -> None:
+    before, _, rest = readme.read_text("utf-8").partition(start)
+    readme.write_text(f"{before}{start}\n{block}\n{end}{rest.partition(end)[2]}", "utf-8")
 
 
 def main(folder: Path, readmes: list[Path]) -> None:
@@ -72,12 +124,14 @@ def main(folder: Path, readmes: list[Path]) -> None:
     lines = [line(a, b, speed["rows"]) for a, b in zip(exact, integer, strict=True)]
     bicubic = {f"x{e['rows'][0]['scale']}": " / ".join(f"{v:.2f}" for v in scores(e, "bicubic")) for e in integer}
     times = [engines(each["name"], speed["rows"]) for each in integer]
+    quality, painting = painter_lines(folder)
     for readme in readmes:
         head, names, note = HEADS[readme.name]
         note = note.format(cpu=speed["machine"]["cpu"], **bicubic)
         block = f"{table(head, lines)}\n\n{note}\n\n{table(names, times)}"
-        before, _, rest = readme.read_text("utf-8").partition(START)
-        readme.write_text(f"{before}{START}\n{block}\n{END}{rest.partition(END)[2]}", "utf-8")
+        write_between(readme, START, END, block)
+        head, names, note = PAINTER_HEADS[readme.name]
+        write_between(readme, *PAINTERS, f"{note}\n\n{table(head, quality)}\n\n{table(names, painting)}")
     print(table(HEADS["README.md"][0], lines), table(HEADS["README.md"][1], times), sep="\n\n")
 
 

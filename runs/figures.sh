@@ -9,4 +9,7 @@ limner evaluate photo-x4 photo-x4-hq photo-x2 --set "$data/Set5" --set "$data/Se
   --precision float --json out/float.json
 limner bench photo-x4 photo-x4-hq photo-x2 --engine openvino --engine onnxruntime --engine fused --precision int8 \
   --threads 1 --threads 2 --size 160x90 --json out/speed.json
+judges=${2:-out/runs/judges} # what runs/judges.sh made
+limner evaluate icons --data "$data/../../icons" --judges "$judges" --json out/painters.json
+limner bench icons --threads 1 --threads 2 --batch 1 --batch 32 --json out/painters-speed.json
 python runs/figures.py out README.md README.zh-CN.md
