@@ -110,10 +110,6 @@ def icons_match() -> RunConfig:
     )
 
 
-# Emoji and icons drawn alike by six hands: about 1,300 things, most of them in several styles.
-EMOJI = ("fluent-3d", "fluent-color", "fluent-flat", "fluent-high-contrast", "noto", "twemoji")
-
-
 def icons_direct() -> RunConfig:
     """The icon painter, learned from the pictures themselves; an adversary joins for the last part."""
     return RunConfig(
