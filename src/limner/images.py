@@ -118,6 +118,7 @@ def _vips() -> ModuleType:
     """
     chosen = os.environ.get("VIPS_CONCURRENCY")
     os.environ["VIPS_CONCURRENCY"] = chosen or "2"  # read once, while libvips starts
+    os.environ.setdefault("VIPS_WARNING", "0")  # libvips is silent then
     import pyvips
 
     if chosen is None:
@@ -125,6 +126,9 @@ def _vips() -> ModuleType:
     pyvips.cache_set_max(0)
     # Faults are raised as sentences; the warnings behind them stay off stderr unless the caller sets up logging.
     logging.getLogger("pyvips").addHandler(logging.NullHandler())
+    # Its handler writes warnings through `logging`; where the garbage collector frees a picture meanwhile, and that
+    # warns in turn, GLib takes it for a recursion and aborts the process.
+    pyvips._remove_log_handler()
     return pyvips
 
 
