@@ -225,15 +225,17 @@ def painted(paint: Paint, prompts: Sequence[Prompt], seeds: Sequence[int]) -> Pi
 def measure(pictures: Pixels, prompts: Sequence[Prompt], judges: Judges, reference: Reference) -> dict[str, Interval]:
     """All figures of (K, N, H, W, 4) pictures, K versions of one picture for each of N prompts.
 
-    Intervals are over prompts; versions are averaged first. R-precision, style and colour words are shares in 0..1,
+    Intervals are over prompts; versions are averaged first. R-precision (of tables with as many things as it has
+    candidates), style and colour words are shares in 0..1,
     colour only over the prompts that name one. Own-KID and own-FD are against the held-out pictures (concept tables
     only: combinations show other things). Sharpness is gradient energy over that of real pictures of the same style.
     Diversity, for K > 1, is the distance of versions over that of unrelated real pictures of one style. Copies: the
     share that lies nearer to a training picture than 95 % of real held-out pictures do.
     """
     features = np.stack([judges.space.features(each) for each in pictures])
+    rivals = len({prompt.group for prompt in prompts}) >= CANDIDATES
     figures = {
-        "r_precision": of_mean(_precision(pictures, prompts, judges)),
+        **({"r_precision": of_mean(_precision(pictures, prompts, judges))} if rivals else {}),
         "style": of_mean(_style(features, prompts, judges)),
         "colour": of_mean(_colour(pictures, prompts)),
         "sharpness": _sharpness(pictures, prompts, reference),
