@@ -24,7 +24,7 @@ from limner.runtime.painters import Upscaler
 from limner.server import service as services
 from limner.server.app import create_app
 from limner.server.logs import REQUESTS, JsonLines
-from limner.server.run import listening
+from limner.server.run import _accepted, listening
 
 
 class Lines(logging.Handler):
@@ -215,3 +215,15 @@ def test_an_unforeseen_fault_says_nothing_of_its_cause(running: Running, monkeyp
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in answer.text and answer.headers["x-request-id"]
     assert running.metric("errors_total", kind="internal") >= 1
+
+
+def test_connections_that_nobody_fetched_yet_are_not_lost() -> None:
+    listener = listening("127.0.0.1", 0)
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    for client in clients:
+        client.sendall(b"hello")
+    fetched = _accepted(listener)
+    listener.close()
+    assert [connection.recv(5) for connection in fetched] == [b"hello"] * 3
+    for each in (*clients, *fetched):
+        each.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -225,15 +226,16 @@ def painted(paint: Paint, prompts: Sequence[Prompt], seeds: Sequence[int]) -> Pi
 def measure(pictures: Pixels, prompts: Sequence[Prompt], judges: Judges, reference: Reference) -> dict[str, Interval]:
     """All figures of (K, N, H, W, 4) pictures, K versions of one picture for each of N prompts.
 
-    Intervals are over prompts; versions are averaged first. R-precision (of tables with as many things as it has
-    candidates), style and colour words are shares in 0..1,
+    Intervals are over prompts; versions are averaged first. R-precision (of tables that have enough rivals for
+    every prompt), style and colour words are shares in 0..1,
     colour only over the prompts that name one. Own-KID and own-FD are against the held-out pictures (concept tables
     only: combinations show other things). Sharpness is gradient energy over that of real pictures of the same style.
     Diversity, for K > 1, is the distance of versions over that of unrelated real pictures of one style. Copies: the
     share that lies nearer to a training picture than 95 % of real held-out pictures do.
     """
     features = np.stack([judges.space.features(each) for each in pictures])
-    rivals = len({prompt.group for prompt in prompts}) >= CANDIDATES
+    most = Counter(prompt.group for prompt in prompts).most_common(1)[0][1]
+    rivals = len(prompts) - most >= CANDIDATES - 1
     figures = {
         **({"r_precision": of_mean(_precision(pictures, prompts, judges))} if rivals else {}),
         "style": of_mean(_style(features, prompts, judges)),

@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
 from types import FrameType
@@ -152,6 +153,10 @@ class Server(uvicorn.Server):
             host = f"[{name[0]}]" if ":" in name[0] else name[0]
             self._announce(f"http://{host}:{name[1]}")
 
+    def _protocol(self) -> asyncio.Protocol:
+        kind = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
+
     async def on_tick(self, counter: int) -> bool:
         if self.signal is not None and self._end is None:
             self.service.drain()
@@ -161,10 +166,25 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
+        waiting = [connection for each in sockets or () for connection in _accepted(each)]
         for server in self.servers:
             server.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await asyncio.sleep(SETTLE_S)
         await super().shutdown(sockets)
+
+
+def _accepted(listening: socket.socket) -> list[socket.socket]:
+    """The connections that the kernel took and nobody fetched yet; closing the listener would reset them."""
+    found = []
+    listening.setblocking(False)
+    with suppress(BlockingIOError, OSError):
+        while True:
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            found.append(connection)
+    return found
 
 
 def server(config: ServerConfig, ready: Callable[[str], None] = lambda address: None) -> Server:
