@@ -305,8 +305,8 @@ class _Actor:
 
 def _connected(address: str) -> Any:
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UsageError(f"--ray needs the package {error.name!r}: pip install 'limner[cluster]'.") from None
     here = address == "local"

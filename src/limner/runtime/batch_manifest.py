@@ -248,8 +248,8 @@ def _csv_rows(manifest: Path, wanted: set[str] | None) -> Iterator[dict[str, Any
 
 def _parquet_rows(manifest: Path, wanted: set[str] | None) -> Iterator[dict[str, Any]]:
     try:
-        from pyarrow import ArrowInvalid
-        from pyarrow.parquet import ParquetFile
+        from pyarrow import ArrowInvalid  # pyright: ignore[reportMissingImports]
+        from pyarrow.parquet import ParquetFile  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise UsageError(f"{manifest}: Parquet needs the package pyarrow: pip install 'limner[cluster]'.") from None
     try:
