@@ -30,6 +30,24 @@ PAINTER_HEADS = {
         "真实图片是上限；`retrieval` 不作画，只给出说明文字最接近的训练图片。",
     ),
 }
+SERVER_HEADS = {
+    "README.md": [
+        "",
+        "ms added when idle",
+        "share of the bare batches, 64 clients",
+        "twice the capacity: answers, lost, wrong",
+        "SIGTERM under load: answered, lost",
+        "cold start, s",
+    ],
+    "README.zh-CN.md": [
+        "",
+        "空闲时增加的毫秒",
+        "64 个客户端时占裸批量吞吐的比例",
+        "两倍负载：应答、丢失、出错",
+        "负载下 SIGTERM：已答、丢失",
+        "冷启动，秒",
+    ],
+}
 HEADS = {
     "README.md": (
         ["bundle", "KB", "parameters", *SETS, "cost of int8, dB", "ms", "of the yardstick"],
@@ -97,9 +115,24 @@ def painter_lines(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
             f"{row['pictures_per_s']:.0f}",
         ]
         for row in timed
-        if row["precision"] == "int8" and row["engine"] == "openvino"
+        if row["precision"] == "int8" and row["ran"] == "openvino"
     ]
     return quality, speed
+
+
+def server_line(folder: Path) -> list[str]:
+    """What `limner bench icons --server local` found."""
+    found = json.loads((folder / "server.json").read_text("utf-8"))
+    idle, load, soak, stop = (found[part] for part in ("idle", "load", "soak", "stop"))
+    answers = " ".join(f"{status}: {count}" for status, count in soak["statuses"].items())
+    return [
+        "`limner serve`",
+        f"{idle['added_ms']:.1f}",
+        f"{load['share']:.2f}",
+        f"{soak['seconds']:.0f} s, {answers}, {soak['lost']}, {soak['wrong']}",
+        f"{stop['answered']}, {stop['lost']}",
+        f"{found['cold_start_s']:.1f}",
+    ]
 
 
 def _figure(row: dict[str, Any], name: str) -> str:
@@ -131,7 +164,9 @@ def main(folder: Path, readmes: list[Path]) -> None:
         block = f"{table(head, lines)}\n\n{note}\n\n{table(names, times)}"
         write_between(readme, START, END, block)
         head, names, note = PAINTER_HEADS[readme.name]
-        write_between(readme, *PAINTERS, f"{note}\n\n{table(head, quality)}\n\n{table(names, painting)}")
+        served = table(SERVER_HEADS[readme.name], [server_line(folder)])
+        tables = "\n\n".join([note, table(head, quality), table(names, painting), served])
+        write_between(readme, *PAINTERS, tables)
     print(table(HEADS["README.md"][0], lines), table(HEADS["README.md"][1], times), sep="\n\n")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures every bundle of the zoo and writes the tables of README.md and README.zh-CN.md. About 5 minutes, 2 cores.
+# Measures every bundle of the zoo and writes the tables of README.md and README.zh-CN.md. About 8 minutes, 2 idle cores.
 set -euo pipefail
 data=${1:-../shared/data/sr/test}
 mkdir -p out
@@ -12,4 +12,5 @@ limner bench photo-x4 photo-x4-hq photo-x2 --engine openvino --engine onnxruntim
 judges=${2:-out/runs/judges} # what runs/judges.sh made
 limner evaluate icons --data "$data/../../icons" --judges "$judges" --json out/painters.json
 limner bench icons --threads 1 --threads 2 --batch 1 --batch 32 --json out/painters-speed.json
+limner bench icons --server local --soak 60 --threads 2 --json out/server.json
 python runs/figures.py out README.md README.zh-CN.md
