@@ -10,23 +10,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
 import optuna
 import torch
 from torch import Tensor, nn
 
 from limner.compress import search
-from limner.compress.quantize import quantize
 from limner.compress.search import Figures
 from limner.config import RunConfig
 from limner.data.records import load_split
 from limner.errors import UsageError
-from limner.export.graph import build
+from limner.export.latency import random_upscaler
 from limner.export.pack import pack_upscaler
 from limner.models.upscaler import Upscaler
 from limner.recipes import tuned
 from limner.runtime.backends import open_engine
-from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
+from limner.runtime.bench import interleaved, yardstick
 from limner.train.loop import fit, launch, open_run, upscaling
 from limner.train.objectives.base import Made
 from limner.train.objectives.upscale import Upscale
@@ -76,17 +74,11 @@ class Search:
 
 def measure(config: RunConfig, engine: str, repeats: int) -> Speed:
     """Time random weights, in turns with the yardstick: what a network costs does not depend on what it learned."""
-    torch.manual_seed(0)
-    network = Upscaler(config.model).eval()
-    quantized = quantize(network, torch.rand(2, config.model.channels, 24, 24), config.quantize)
-    width, height = YARDSTICK_SIZE
-    width, height = (side // config.model.unshuffle * config.model.unshuffle for side in (width, height))
-    picture = np.random.default_rng(0).integers(0, 256, (1, height, width, config.model.channels), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
-        onnx.save(build(quantized, config.name), path)
+        quantized, picture = random_upscaler(config, path)
         opened = open_engine(engine, path, threads=1)
-        calls = [yardstick(), partial(opened.session(height, width), picture)]
+        calls = [yardstick(), partial(opened.session(*picture.shape[1:3]), picture)]
         times = interleaved(calls, repeats, lambda done, total: None)
         return Speed(
             float(np.median(times[1])),

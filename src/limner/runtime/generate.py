@@ -201,7 +201,7 @@ class Painter:
     def prepare(self, request: Request) -> Prepared:
         """The half before the network: checks, text encoding, noise. Raises UsageError for a bad request."""
         self.check(request)
-        text = self.encoder.encode([self._styled(request)])
+        text = self.encoder.encode([self.styled(request)])
         if request.negative is not None:
             text = away(text, self.encoder.encode([request.negative]).pooled)
         text = text.fitted(self.manifest.text_tokens)
@@ -277,7 +277,8 @@ class Painter:
     def _hash(self) -> str:
         return provenance.bundle_hash(self._bundle)
 
-    def _styled(self, request: Request) -> str:
+    def styled(self, request: Request) -> str:
+        """The prompt with the words of its style, as the text encoder reads it."""
         words = "" if request.style is None else self.manifest.styles[request.style]
         return request.prompt if words.lower() in request.prompt.lower() else f"{request.prompt}, {words}"
 

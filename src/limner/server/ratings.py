@@ -308,7 +308,7 @@ def _row(painter: Painter, name: str, request: Request, mean: float, license: st
     """A line of metadata; pictures of one prompt are one group."""
     return {
         "file_name": name,
-        "text": _caption(painter, request),
+        "text": painter.styled(request),
         "group": " ".join(request.prompt.lower().split()),
         "style": request.style or "",
         "license": license,
@@ -317,9 +317,3 @@ def _row(painter: Painter, name: str, request: Request, mean: float, license: st
         "seed": request.seed,
         "rating": round(mean, 3),
     }
-
-
-def _caption(painter: Painter, request: Request) -> str:
-    """The prompt with the words of its style, as the painter read it."""
-    words = painter.manifest.styles[request.style] if request.style else ""
-    return request.prompt if words.lower() in request.prompt.lower() else f"{request.prompt}, {words}"
