@@ -88,6 +88,9 @@ class PainterConfig(Section):
     attention: tuple[int, ...] = Field(default=(1,), description="levels whose way up begins by reading the tokens")
     heads: int = Field(default=4, ge=1)
     noise: int = Field(default=64, ge=1, description="channels of the noise at the finest level")
+    pyramid: bool = Field(
+        default=False, description="a picture is the coarser one, enlarged, plus detail; false: every head paints it whole"
+    )
     timed: bool = Field(default=False, description="takes the time of a flow as an input (teachers)")
 
     @model_validator(mode="after")

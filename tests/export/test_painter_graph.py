@@ -21,6 +21,7 @@ SHAPES = [
     {},
     {"memory": 0, "attention": (), "kernel": 5},
     {"attention": (0, 1, 2), "heads": 2, "down": (0, 0), "middle": 0},
+    {"pyramid": True},
 ]
 
 
@@ -75,6 +76,16 @@ def test_integer_graph_equals_fake_quantized_torch(engine: str, changes: dict[st
     for ours, theirs in zip(given, pictures(net, feeds(2)), strict=True):
         assert ours.dtype == np.uint8
         assert np.abs(ours - np.floor(theirs * 255 + 0.5).clip(0, 255)).mean() < 0.3
+
+
+@pytest.mark.parametrize("pyramid", [False, True])
+def test_the_finest_picture_alone_is_the_same_picture(pyramid: bool, tmp_path: Path) -> None:
+    net = painter(pyramid=pyramid)
+    graph = build_painter(net, "net", TOKENS, levels=False)
+    assert [each.name for each in graph.graph.output] == ["y"]
+    onnx.save(graph, tmp_path / "alone.onnx")
+    given = Network("openvino", tmp_path / "alone.onnx", 1).run(feeds(2), ("y",))[0]
+    assert np.abs(given - pictures(net, feeds(2))[-1]).max() < 2e-5
 
 
 def test_every_convolution_is_an_integer_one_on_its_own_grid() -> None:

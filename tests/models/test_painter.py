@@ -34,7 +34,7 @@ def inputs(count: int = 2, noise: int = 4) -> tuple[torch.Tensor, Text]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"memory": 0, "attention": ()}, {"kernel": 5, "attention": (0, 2), "heads": 2}, {"middle": 0, "up": (0, 0)}],
+    [{}, {"memory": 0, "attention": ()}, {"kernel": 5, "attention": (0, 2), "heads": 2}, {"middle": 0, "up": (0, 0)}, {"pyramid": True}],
 )
 def test_every_level_is_a_picture_and_learns(changes: dict[str, object]) -> None:
     net = painter(**changes)
@@ -95,6 +95,17 @@ def test_multiply_accumulates_by_hand() -> None:
     heads = 16 * (4 + 16 + 64) * 256  # pictures of 16, 32 and 64 pixels
     assert net.macs(TOKENS) == enter + block + films + heads
     assert net.parameters_shipped() == sum(p.numel() for p in net.parameters())
+
+
+def test_a_pyramid_without_detail_is_its_coarsest_picture_enlarged() -> None:
+    net = painter(pyramid=True)
+    for side in (16, 32, 64):
+        torch.nn.init.zeros_(net.heads[str(side)].weight)  # type: ignore[arg-type]
+    coarsest, *others = net.levels(*inputs())
+    assert coarsest.std() > 0.01
+    for picture in others:
+        coarsest = torch.nn.functional.interpolate(coarsest, scale_factor=2, mode="bilinear")
+        torch.testing.assert_close(picture, coarsest)
 
 
 def test_coarse_pictures_alone() -> None:

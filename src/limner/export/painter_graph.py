@@ -32,6 +32,7 @@ class _Build:
         self.integer = bool(quantized_layers(painter))
         self.w = Writer()
         self.pictures: list[str] = []
+        self.coarser = ""  # the last picture of a pyramid
 
     def model(self, name: str) -> onnx.ModelProto:
         config, width = self.config, self.painter.text_width
@@ -79,8 +80,8 @@ class _Build:
             for count, side in painter.plan(level):
                 for block in islice(blocks, count):
                     x = self._block(x, block, *next(films))
-                if side and (self.levels or side == self.config.size):
-                    self._leave(self._conv(x, painter.heads[str(side)]), side, self.config.grids[level])
+                if side:
+                    self._paint(self._conv(x, painter.heads[str(side)]), side, self.config.grids[level])
 
     def _conv(self, x: str, conv: nn.Module) -> str:
         assert isinstance(conv, nn.Conv2d | QuantConv2d)
@@ -139,16 +140,45 @@ class _Build:
         mixed = w.node("MatMul", value, w.node("Transpose", share, perm=[0, 1, 3, 2]))
         return w.node("Add", self._conv(w.node("Reshape", mixed, w.ints(0, width, grid, grid)), layer.leave), x)
 
+    def _paint(self, y: str, side: int, grid: int) -> None:
+        """What a head gave becomes the picture of that side, an output where it is wanted."""
+        wanted = self.levels or side == self.config.size
+        if self.config.pyramid:
+            self._refine(y, side // grid)
+            if wanted:
+                self._give("Transpose", self._bytes(self.coarser), side, perm=[0, 2, 3, 1])
+        elif wanted:
+            self._leave(self._bytes(y), side, grid)
+
+    def _refine(self, y: str, cell: int) -> None:
+        """The picture so far, enlarged, plus detail: float, channels first."""
+        w = self.w
+        y = w.node("DepthToSpace", y, blocksize=cell, mode="DCR") if cell > 1 else y
+        if self.coarser:
+            scales = w.constant(np.array([1, 1, 2, 2], np.float32))
+            larger = w.node("Resize", self.coarser, "", scales, mode="linear")
+            y = w.node("Add", y, larger)
+        self.coarser = y
+
+    def _bytes(self, y: str) -> str:
+        """Clamped and rounded where the graph gives integers."""
+        w = self.w
+        if not self.integer:
+            return y
+        y = w.node("Add", w.node("Mul", y, w.constant(np.float32(255))), w.constant(np.float32(0.5)))
+        y = w.node("Clip", y, w.constant(np.float32(0)), w.constant(np.float32(255)))
+        return w.node("Cast", y, to=TensorProto.UINT8)
+
     def _leave(self, y: str, side: int, grid: int) -> None:
-        """Clamp to bytes, then shuffle: only bytes are moved at full resolution."""
+        """Shuffle what is clamped to bytes already: only bytes are moved at full resolution."""
         w, cell = self.w, side // grid
-        if self.integer:
-            y = w.node("Add", w.node("Mul", y, w.constant(np.float32(255))), w.constant(np.float32(0.5)))
-            y = w.node("Clip", y, w.constant(np.float32(0)), w.constant(np.float32(255)))
-            y = w.node("Cast", y, to=TensorProto.UINT8)
         y = w.node("Transpose", y, perm=[0, 2, 3, 1])
         y = w.node("Reshape", y, w.ints(0, grid, grid, cell, cell * CHANNELS))
         y = w.node("Transpose", y, perm=[0, 1, 3, 2, 4])
+        self._give("Reshape", y, side, w.ints(0, side, side, CHANNELS))
+
+    def _give(self, operator: str, y: str, side: int, *inputs: str, **attributes: object) -> None:
+        """Make what `operator` does to `y` the output of that side."""
         name = "y" if side == self.config.size else f"y{side}"
-        w.nodes.append(helper.make_node("Reshape", [y, w.ints(0, side, side, CHANNELS)], [name], name=name))
+        self.w.nodes.append(helper.make_node(operator, [y, *inputs], [name], name=name, **attributes))
         self.pictures.append(name)

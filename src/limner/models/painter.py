@@ -132,8 +132,13 @@ class Painter(nn.Module):
     def _head(self, side: int) -> nn.Conv2d:
         level = self.level_of(side)
         conv = pointwise(self.config.widths[level], CHANNELS * (side // self.config.grids[level]) ** 2, 0.1)
-        nn.init.constant_(conv.bias, 0.3)  # type: ignore[arg-type]
+        if not self.details(side):
+            nn.init.constant_(conv.bias, 0.3)  # type: ignore[arg-type]
         return conv
+
+    def details(self, side: int) -> bool:
+        """Whether the head of that side only adds to the coarser picture."""
+        return self.config.pyramid and side > self.config.sides[0]
 
     def level_of(self, side: int) -> int:
         """The level of the trunk that paints the picture of that side."""
@@ -187,7 +192,8 @@ class Painter(nn.Module):
             for block in islice(blocks, count):
                 x = block(x, next(films))
             if side:
-                pictures.append(shuffle(self.heads[str(side)](x), side // self.config.grids[level]))
+                picture = shuffle(self.heads[str(side)](x), side // self.config.grids[level])
+                pictures.append(picture + enlarged(pictures[-1]) if self.details(side) else picture)
         return x
 
     def _films(self, pooled: Tensor, time: Tensor | None) -> tuple[Tensor, ...]:
@@ -242,6 +248,11 @@ class Painter(nn.Module):
         for hook in hooks:
             hook.remove()
         return sum(found)
+
+
+def enlarged(picture: Tensor) -> Tensor:
+    """Twice the side, bilinearly: (N, C, H, W) -> (N, C, 2H, 2W)."""
+    return F.interpolate(picture, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 def waves(time: Tensor) -> Tensor:

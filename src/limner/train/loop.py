@@ -446,10 +446,17 @@ def warm_start(network: nn.Module, init: str) -> None:
 
 
 def begin_as(network: Painter, other: Painter, source: str) -> None:
-    """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone."""
+    """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone.
+
+    Heads of whole pictures are of no use for detail: where only the new painter is a pyramid, its detail starts at 0.
+    """
     if not network.config.timed:
         other.fold()
     checkpoint.load_weights(network, other.state_dict(), source)
+    for side, head in network.heads.items():
+        if network.details(int(side)) and not other.details(int(side)):
+            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
 
 def begin_larger(network: nn.Module, run: Path) -> bool:
