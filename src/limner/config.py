@@ -30,6 +30,9 @@ class DataConfig(Section):
     )
     styles: tuple[str, ...] | None = Field(default=None, description="keep only these styles")
     captions: str | None = Field(default=None, description="table of captions that does not lie beside the pictures")
+    recolour: int = Field(
+        default=0, ge=0, le=10, description="versions in other colours of pictures with one measured colour"
+    )
     group_column: str = Field(default="group", description="records that share this value stay in one split")
     validation_fraction: float = Field(
         default=0.02, ge=0, lt=1, description="share of groups held out when no split is given"
@@ -89,7 +92,7 @@ class PainterConfig(Section):
     heads: int = Field(default=4, ge=1)
     noise: int = Field(default=64, ge=1, description="channels of the noise at the finest level")
     pyramid: bool = Field(
-        default=False, description="a picture is the coarser one, enlarged, plus detail; false: every head paints it whole"
+        default=False, description="a picture is the coarser one, enlarged, plus detail; or every head paints it whole"
     )
     timed: bool = Field(default=False, description="takes the time of a flow as an input (teachers)")
 

@@ -34,7 +34,13 @@ def inputs(count: int = 2, noise: int = 4) -> tuple[torch.Tensor, Text]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"memory": 0, "attention": ()}, {"kernel": 5, "attention": (0, 2), "heads": 2}, {"middle": 0, "up": (0, 0)}, {"pyramid": True}],
+    [
+        {},
+        {"memory": 0, "attention": ()},
+        {"kernel": 5, "attention": (0, 2), "heads": 2},
+        {"middle": 0, "up": (0, 0)},
+        {"pyramid": True},
+    ],
 )
 def test_every_level_is_a_picture_and_learns(changes: dict[str, object]) -> None:
     net = painter(**changes)

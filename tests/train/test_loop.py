@@ -15,10 +15,11 @@ import pytest
 import torch
 from training_kit import tiny
 
-from limner.config import RunConfig
+from limner.config import PainterConfig, RunConfig
 from limner.errors import LimnerError
+from limner.models.painter import Painter
 from limner.train import checkpoint
-from limner.train.loop import learning_rate, load_run, train
+from limner.train.loop import begin_as, learning_rate, load_run, train
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -147,3 +148,15 @@ def test_schedule_warms_up_and_ends_at_the_end() -> None:
 def test_dropout_and_multiscale_run(pictures: Path, tmp_path: Path) -> None:
     train(tiny(model={"dropout": 0.2}, train={"multiscale": True, "crop": 8}), pictures, tmp_path / "run")
     assert all(np.isfinite(line["pixel"]) for line in stats(tmp_path / "run") if "pixel" in line)
+
+
+def test_a_pyramid_begins_as_the_coarsest_picture_of_another_painter() -> None:
+    shape = PainterConfig(widths=(16, 16, 32), condition=16, memory=8, noise=4)
+    whole, pyramid = Painter(shape, 12), Painter(shape.model_copy(update={"pyramid": True}), 12)
+    begin_as(pyramid, whole, "whole")
+    assert all(not pyramid.heads[side].weight.any() for side in ("16", "32", "64"))
+    torch.testing.assert_close(pyramid.heads["8"].weight, whole.heads["8"].weight)
+    torch.nn.init.ones_(pyramid.heads["64"].weight)  # type: ignore[arg-type]
+    further = Painter(pyramid.config, 12)
+    begin_as(further, pyramid, "pyramid")
+    torch.testing.assert_close(further.heads["64"].weight, pyramid.heads["64"].weight)

@@ -116,19 +116,19 @@ def _spread(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _table() -> NDArray[np.uint8]:
     """Index of the term of every colour, by the five high bits of red, green and blue."""
     named = [(term, code) for term, codes in _SAMPLES.items() for code in codes.split()]
-    samples = _oklab(np.array([list(bytes.fromhex(code)) for _, code in named], np.float32))
+    samples = oklab(np.array([list(bytes.fromhex(code)) for _, code in named], np.float32))
     words = np.array([TERMS.index(term) if term else _UNNAMED for term, _ in named], np.uint8)
     codes = np.arange(2**15).reshape(64, -1)  # in parts, so that the distances stay small
     colours = np.stack([codes >> 10, codes >> 5 & 31, codes & 31], -1).astype(np.float32) * 8 + 4
-    return words[np.concatenate([_nearest(_oklab(part), samples) for part in colours])]
+    return words[np.concatenate([_nearest(oklab(part), samples) for part in colours])]
 
 
 def _nearest(colours: NDArray[np.float32], samples: NDArray[np.float32]) -> NDArray[np.intp]:
     return ((colours[:, None] - samples) ** 2).sum(2).argmin(1)
 
 
-def _oklab(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
-    """sRGB 0..255 to OKLab, (N, 3)."""
+def oklab(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    """sRGB 0..255 to OKLab, (N, 3). Ottosson 2020."""
     encoded = rgb / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     cones = np.cbrt(linear @ _TO_CONES.T)
@@ -149,3 +149,10 @@ _TO_LAB = np.array(
         [0.0259040371, 0.7827717662, -0.8086757660],
     ]
 )
+
+
+def from_oklab(lab: NDArray[np.float32]) -> NDArray[np.float32]:
+    """OKLab to sRGB 0..255, (N, 3); what lies outside sRGB is clipped. Ottosson 2020."""
+    linear = ((lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_CONES).T).clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return (encoded * 255).astype(np.float32)

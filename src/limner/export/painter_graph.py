@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import onnx
@@ -177,7 +178,7 @@ class _Build:
         y = w.node("Transpose", y, perm=[0, 1, 3, 2, 4])
         self._give("Reshape", y, side, w.ints(0, side, side, CHANNELS))
 
-    def _give(self, operator: str, y: str, side: int, *inputs: str, **attributes: object) -> None:
+    def _give(self, operator: str, y: str, side: int, *inputs: str, **attributes: Any) -> None:
         """Make what `operator` does to `y` the output of that side."""
         name = "y" if side == self.config.size else f"y{side}"
         self.w.nodes.append(helper.make_node(operator, [y, *inputs], [name], name=name, **attributes))

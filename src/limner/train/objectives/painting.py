@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from limner.config import RunConfig
 from limner.data.painting import Captions, PaintingBatch, PaintingSampler, PromptVectors, decode_paintings
+from limner.data.recolour import recoloured
 from limner.data.records import Record
 from limner.errors import LimnerError
 from limner.models.discriminator import PaintingCritic
@@ -54,11 +55,17 @@ def material(
     config: RunConfig, records: Sequence[Record], held: Sequence[Record], cache: Path, device: torch.device | str
 ) -> Material:
     """Decode the pictures and look the vectors of all captions up, encoding those that `cache` does not have."""
+    pictures = decode_paintings(records, config.painter.size)
+    if config.data.recolour:
+        with progress_bar("recolour", len(records), 0, show=True) as advance:
+            others, painted = recoloured(
+                records, pictures, config.data.recolour, config.train.seed, lambda done: advance(done, {})
+            )
+        records, pictures = [*records, *others], np.concatenate([pictures, painted])
     captions = Captions(records, config.train.seed)
     picked = [held[i] for i in np.linspace(0, len(held) - 1, min(VALIDATION_PICTURES, len(held))).round().astype(int)]
     shown = [record.text or record.captions[0].text for record in picked]
     vectors, hash = encode(config, [*captions.texts, *shown, *PROMPTS], cache)
-    pictures = decode_paintings(records, config.painter.size)
     sampler = PaintingSampler(records, pictures, captions, vectors, config.train.batch, device)
     first = len(captions.texts)
     true = torch.from_numpy(decode_paintings(picked, config.painter.size)).permute(0, 3, 1, 2).float().div(255)
