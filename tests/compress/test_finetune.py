@@ -20,7 +20,8 @@ from limner.models.discriminator import Discriminator
 from limner.models.painter import Painter
 from limner.models.upscaler import Upscaler
 from limner.train import checkpoint
-from limner.train.loop import Learner, load_painter, train
+from limner.train.loop import Learner, train
+from limner.train.runs import load_painter
 from limner.train.step import generator_loss
 
 COARSE = {"weight_bits": 3, "calibration_crops": 8, "lr": 2e-3, "distill": 1.0}

@@ -20,7 +20,8 @@ from limner.export.latency import milliseconds
 from limner.export.pack import pack
 from limner.export.parity import torch_painter
 from limner.export.pruned import prune
-from limner.train.loop import load_painter, read_config, train
+from limner.train.loop import train
+from limner.train.runs import load_painter, read_config
 
 
 @pytest.fixture(scope="module")

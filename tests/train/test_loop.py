@@ -19,7 +19,9 @@ from limner.config import PainterConfig, RunConfig
 from limner.errors import LimnerError
 from limner.models.painter import Painter
 from limner.train import checkpoint
-from limner.train.loop import begin_as, learning_rate, load_run, train
+from limner.train.loop import learning_rate, train
+from limner.train.runs import load_run
+from limner.train.start import begin_as
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

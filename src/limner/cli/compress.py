@@ -60,7 +60,8 @@ def prune(
 
 def _train(run: Path, out: Path, data: Path | None) -> None:
     from limner.compress.finetune import trained_on
-    from limner.train.loop import read_config, train
+    from limner.train.loop import train
+    from limner.train.runs import read_config
 
     train(read_config(out), data or trained_on(run), out)
 
@@ -125,7 +126,7 @@ def compare_quantization(
 def _measure(run: Path, data: Path | None, judge: Path) -> Measure:
     from limner.compress.finetune import trained_on
     from limner.export.compare import by_features
-    from limner.train.loop import read_config
+    from limner.train.runs import read_config
 
     return by_features(data or trained_on(run), judge, read_config(run).data)
 

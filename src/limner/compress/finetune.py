@@ -22,21 +22,12 @@ from limner.errors import LimnerError
 from limner.models.painter import Painter, Text
 from limner.models.upscaler import Upscaler
 from limner.train import checkpoint
-from limner.train.loop import (
-    CALIBRATION,
-    CONFIG,
-    PAINTINGS,
-    SOURCES,
-    VECTORS,
-    fit,
-    launch,
-    open_selected,
-    teacher_of,
-    validation_pairs,
-)
+from limner.train.loop import PAINTINGS, VECTORS, fit, launch, open_selected, validation_pairs
 from limner.train.objectives.base import Objective
 from limner.train.objectives.painting import Painting, material
 from limner.train.objectives.upscale import Upscale
+from limner.train.runs import CALIBRATION, CONFIG, SOURCES
+from limner.train.start import teacher_of
 
 FOLDER = "int8"
 Network = TypeVar("Network", bound=nn.Module)

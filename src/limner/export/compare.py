@@ -28,7 +28,7 @@ from limner.images import Picture
 from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
 from limner.runtime.generate import Painter, Request
 from limner.runtime.painters import Upscaler
-from limner.train.loop import read_config
+from limner.train.runs import read_config
 
 Way = Literal["float", "post-training", "in training", "adversarial"]
 Paint = Callable[[Sequence[Request]], Sequence[NDArray[np.uint8]]]

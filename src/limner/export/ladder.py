@@ -26,7 +26,7 @@ from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
 from limner.runtime.fused.engine import states
 from limner.runtime.generate import Painter, Request
 from limner.runtime.painters import Upscaler
-from limner.train.loop import load_run
+from limner.train.runs import load_run
 
 StepName = Literal["float", "folded", "pruned", "int8"]
 PSNR, KID = "PSNR Y, dB", "own-KID x100"

@@ -28,7 +28,7 @@ from limner.export.provenance import provenance
 from limner.models.upscaler import Upscaler
 from limner.runtime.backends import BACKENDS
 from limner.runtime.painters import Upscaler as Painter
-from limner.train.loop import SOURCES, load_run, read_config
+from limner.train.runs import SOURCES, load_run, read_config
 
 PARITY_CROPS = 8
 

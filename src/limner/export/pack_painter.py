@@ -23,7 +23,7 @@ from limner.export.painter_graph import build_painter
 from limner.export.provenance import provenance
 from limner.models.painter import Painter, Text
 from limner.runtime.batched import GRAPHS, Network
-from limner.train.loop import SOURCES, TEXT, load_painter
+from limner.train.runs import SOURCES, TEXT, load_painter
 
 PARITY_PICTURES = 8
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from limner.bundle import Bundle, UpscalerManifest
 from limner.models.upscaler import Upscaler
 from limner.runtime.backends import open_engine
-from limner.train.loop import load_run
+from limner.train.runs import load_run
 from limner.train.samples import paint
 
 Bytes = NDArray[np.uint8]

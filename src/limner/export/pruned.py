@@ -27,7 +27,7 @@ from limner.models.painter import Painter
 from limner.models.upscaler import Upscaler
 from limner.runtime.backends import AUTO, BACKENDS
 from limner.train import checkpoint
-from limner.train.loop import CALIBRATION, CONFIG, SOURCES, TEXT, load_painter, load_run, read_config
+from limner.train.runs import CALIBRATION, CONFIG, SOURCES, TEXT, load_painter, load_run, read_config
 
 RECORD = "pruned.json"
 

@@ -25,9 +25,10 @@ from limner.models.upscaler import Upscaler
 from limner.recipes import tuned
 from limner.runtime.backends import open_engine
 from limner.runtime.bench import interleaved, yardstick
-from limner.train.loop import fit, launch, open_run, upscaling
+from limner.train.loop import fit, launch, upscaling
 from limner.train.objectives.base import Made
 from limner.train.objectives.upscale import Upscale
+from limner.train.runs import open_run
 
 WARMED = 2
 Seen = Callable[[int, float], None]

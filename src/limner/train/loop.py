@@ -7,7 +7,6 @@ import json
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,34 +16,29 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from limner import bundle
-from limner.config import RunConfig, TrainConfig, parse
+from limner.config import RunConfig, TrainConfig
 from limner.data.batches import CropSampler, decode_all
 from limner.data.records import Record, load_split, open_records, select, split_of
 from limner.errors import LimnerError
 from limner.models import NETWORKS
-from limner.models.discriminator import PicturePrompt
-from limner.models.painter import Painter, Text
-from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint
 from limner.train.ema import EMA
-from limner.train.grow import folded_kernels, grow
 from limner.train.muon import Muon
 from limner.train.objectives.base import Made, Objective
 from limner.train.objectives.direct import Direct
 from limner.train.objectives.flow import Flow
 from limner.train.objectives.match import Matching, own_half
 from limner.train.objectives.painting import Material, Painting, material
-from limner.train.objectives.painting import Teacher as PaintingTeacher
 from limner.train.objectives.student import Student
-from limner.train.objectives.upscale import Teacher, Upscale
+from limner.train.objectives.upscale import Upscale
 from limner.train.pairs import write_pairs
 from limner.train.progress import progress_bar
+from limner.train.runs import load_painter, open_run, save_calibration, save_painting_calibration
 from limner.train.samples import HeldOut, held_out
+from limner.train.start import painting_teacher_of, teacher_of, warm_start
 from limner.train.step import balanced, discriminator_losses, generator_loss
 
-CONFIG, SOURCES, STATS, CALIBRATION = "config.json", "sources.json", "stats.jsonl", "calibration.safetensors"
-VECTORS, TEXT = "text-vectors.sqlite", "text.json"
+STATS, VECTORS = "stats.jsonl", "text-vectors.sqlite"
 VALIDATION_PICTURES = 16
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "muon": Muon}
 PAINTINGS: dict[str, Callable[[RunConfig, Material, torch.device], Objective]] = {
@@ -54,7 +48,6 @@ PAINTINGS: dict[str, Callable[[RunConfig, Material, torch.device], Objective]] =
     "student": Student,
 }
 Network = TypeVar("Network", bound=nn.Module)
-NEVER_REACHED = 2**31  # steps from here on are drawn for calibration only
 
 
 def train(config: RunConfig, data: Path, out: Path) -> None:
@@ -322,192 +315,6 @@ class Log:
         if self.fabric.is_global_zero:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-
-
-def open_run(config: RunConfig, records: list[Record], data: Path, out: Path) -> None:
-    """Create the run folder, or check that the one there belongs to the same configuration."""
-    # Parsed, the stored settings gain the defaults of keys that are younger than the run.
-    path, resolved = out / CONFIG, config.model_dump(mode="json")
-    if path.is_file():
-        before = parse(json.loads(path.read_text("utf-8")), str(path)).model_dump(mode="json")
-        changed = _differences(before, resolved)
-        if changed:
-            raise LimnerError(
-                f"{out}: holds a run with another {changed[0]}: resume with its settings or choose another --out."
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    counts = Counter((record.source or data.name, record.license or "unknown") for record in records)
-    listed = [{"source": s, "license": lic, "pictures": n} for (s, lic), n in sorted(counts.items())]
-    checkpoint.write_json(out / SOURCES, {"data": str(data), "sources": listed})
-    checkpoint.write_json(path, resolved)
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
-    found: list[str] = []
-    for key in sorted(before.keys() | now.keys()):
-        a, b = before.get(key), now.get(key)
-        where = f"{path}{key}"
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, where + ".")
-        elif a != b:
-            found.append(where)
-    return [key for key in found if key.split(".")[0] not in ("quantize", "pack")]
-
-
-def save_calibration(config: RunConfig, sampler: CropSampler, out: Path) -> None:
-    """Keep a few low-resolution crops (N, C, h, w) uint8 with the run, so that quantizing needs no data folder."""
-    from safetensors.torch import save_file
-
-    if (out / CALIBRATION).exists():
-        return
-    batches = math.ceil(config.quantize.calibration_crops / config.train.batch)
-    crops = torch.cat([sampler.batch(NEVER_REACHED + i).low for i in range(batches)])
-    low = crops[: config.quantize.calibration_crops].mul(255).round().byte().cpu().contiguous()
-    draft = out / f".{CALIBRATION}.tmp"
-    save_file({"low": low}, draft)
-    draft.replace(out / CALIBRATION)
-
-
-def save_painting_calibration(config: RunConfig, found: Material, out: Path) -> None:
-    """Keep the noise and the text vectors of some pictures with the run: what calibration and parity feed the graph."""
-    from safetensors.torch import save_file
-
-    count, painter = config.quantize.calibration_crops, config.painter
-    checkpoint.write_json(out / TEXT, {"bundle": config.text.bundle, "sha256": found.text_hash, "styles": found.styles})
-    if (out / CALIBRATION).exists():
-        return
-    batches = [found.sampler.batch(NEVER_REACHED + i) for i in range(math.ceil(count / config.train.batch))]
-    noise = np.random.default_rng(config.train.seed).standard_normal(
-        (count, painter.grids[0], painter.grids[0], painter.noise), np.float32
-    )
-    text = {name: torch.cat([getattr(b, name) for b in batches])[:count].cpu() for name in Text._fields}
-    draft = out / f".{CALIBRATION}.tmp"
-    save_file({"noise": torch.from_numpy(noise), **text}, draft)
-    draft.replace(out / CALIBRATION)
-
-
-def read_config(run: Path) -> RunConfig:
-    """The configuration of a run folder."""
-    path = run / CONFIG
-    if not path.is_file():
-        raise LimnerError(f"{run}: is not a run folder (no {CONFIG}); give the --out of `limner train`.")
-    return parse(json.loads(path.read_text("utf-8")), str(path))
-
-
-def load_network(run: Path, kind: type[Network]) -> tuple[RunConfig, Network]:
-    """Configuration and averaged network (eval mode) of a run folder. Raises LimnerError when it is no `kind`."""
-    config = read_config(run)
-    network = NETWORKS[config.objective](config)
-    if not isinstance(network, kind):
-        raise LimnerError(
-            f"{run}: holds a {type(network).__name__} ({config.objective}), not a {kind.__name__}; choose another run."
-        )
-    load_run_weights(network, run)
-    return config, network.eval()
-
-
-def load_run(run: Path) -> tuple[RunConfig, Upscaler]:
-    """Configuration and averaged upscaler (eval mode, branches not folded) of a run folder."""
-    return load_network(run, Upscaler)
-
-
-def load_painter(run: Path) -> tuple[RunConfig, Painter]:
-    """Configuration and averaged painter (eval mode, time not fixed) of a run folder."""
-    return load_network(run, Painter)
-
-
-def load_encoder(run: Path) -> PicturePrompt:
-    """The text-picture encoder of a run folder."""
-    return load_network(run, PicturePrompt)[1]
-
-
-def load_run_weights(network: nn.Module, run: Path) -> None:
-    """Load the averaged weights of `run`; what differs in shape (another scale's heads) keeps its start values."""
-    found = checkpoint.load(run)
-    if found is None:
-        raise LimnerError(f"{run}: has no checkpoint yet; train it first.")
-    averaged, own = checkpoint.section(found[0], "ema"), dict(network.named_parameters())
-    fitting = {n: w for n, w in averaged.items() if n in own and own[n].shape == w.shape}
-    if not any(name.startswith(("trunk", "middle", "down", "up")) for name in fitting):
-        raise LimnerError(f"{run}: its network has no layer in common with this one; check the model settings.")
-    network.load_state_dict(fitting, strict=False)
-
-
-def warm_start(network: nn.Module, init: str) -> None:
-    """Begin with the weights of `init`: a run folder; for upscalers also a bundle, by folder or name in the zoo."""
-    if isinstance(network, Painter):
-        begin_as(network, load_painter(Path(init))[1], init)
-    elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
-        if not begin_larger(network, Path(init)):
-            load_run_weights(network, Path(init))
-    else:
-        load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
-
-
-def begin_as(network: Painter, other: Painter, source: str) -> None:
-    """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone.
-
-    Heads of whole pictures are of no use for detail: where only the new painter is a pyramid, its detail starts at 0.
-    """
-    if not network.config.timed:
-        other.fold()
-    checkpoint.load_weights(network, other.state_dict(), source)
-    for side, head in network.heads.items():
-        if network.details(int(side)) and not other.details(int(side)):
-            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-
-
-def begin_larger(network: nn.Module, run: Path) -> bool:
-    """Become the same function as the smaller upscaler of `run`; False where it is no smaller one of the same kind."""
-    model = read_config(run).model
-    if not isinstance(network, Upscaler) or model.kind != network.config.kind:
-        return False
-    own = network.config
-    smaller = (model.channels, model.width, model.depth) != (own.channels, own.width, own.depth)
-    if smaller and model.width <= own.width and model.depth <= own.depth:
-        return grow(network, folded_kernels(load_run(run)[1])) > 0
-    return False
-
-
-def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.UpscalerManifest]) -> None:
-    """Load the kernels of a bundle's float graph in the order they run; a larger network becomes the same function."""
-    import onnx  # part of the extra `compress`, which only this way of starting needs
-
-    graph = onnx.load(shipped.graph("float")).graph
-    constants = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
-    convs = [[constants[name] for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
-    cell = network.config.unshuffle
-    if cell > 1:
-        head = convs[0][0]
-        convs[0][0] = head[:, np.argsort(shipped_order(cell, head.shape[1] // cell**2))]
-    loaded = grow(network, [(kernel, bias) for kernel, bias in convs])
-    if loaded < 2:
-        raise LimnerError(
-            f"{shipped.folder}: its network has no layers in common with this one; check the model settings."
-        )
-
-
-def teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
-    if not (config.train.teacher and config.loss.distill):
-        return None
-    network = load_run(Path(config.train.teacher))[1].fold().to(device)
-    return torch.no_grad()(network.__call__)
-
-
-def painting_teacher_of(config: RunConfig, device: torch.device) -> PaintingTeacher | None:
-    """The painter to distill from. Raises LimnerError when its noise or its pictures have another shape."""
-    if not (config.train.teacher and config.loss.distill):
-        return None
-    network = load_painter(Path(config.train.teacher))[1].fold().to(device)
-    theirs, ours = network.config, config.painter
-    if (theirs.noise, theirs.grids[0], theirs.sides) != (ours.noise, ours.grids[0], ours.sides):
-        raise LimnerError(
-            f"{config.train.teacher}: cannot teach this painter: its noise or the sizes of its pictures differ; "
-            "keep painter.size, cell, noise and the number of widths."
-        )
-    return torch.no_grad()(network.levels)
 
 
 def validation_pairs(config: RunConfig, data: Path) -> HeldOut:

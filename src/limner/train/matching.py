@@ -32,7 +32,7 @@ class Match:
     @classmethod
     def load(cls, config: MatchConfig, device: torch.device | str) -> Match:
         """The encoder of the run folder `config.run`. Raises LimnerError when there is none."""
-        from limner.train.loop import load_encoder
+        from limner.train.runs import load_encoder
 
         assert config.run is not None
         encoder = load_encoder(Path(config.run)).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -13,9 +13,10 @@ from limner.data.painting import PaintingSampler
 from limner.data.records import load_split
 from limner.errors import LimnerError
 from limner.train import checkpoint
-from limner.train.loop import load_encoder, load_painter, load_run, train
+from limner.train.loop import train
 from limner.train.objectives.match import own_half
 from limner.train.objectives.painting import style_words
+from limner.train.runs import load_encoder, load_painter, load_run
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,96 @@
+"""Where the weights of a run come from before its first step, and who teaches it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from limner import bundle
+from limner.config import RunConfig
+from limner.errors import LimnerError
+from limner.models.painter import Painter
+from limner.models.upscaler import Upscaler, shipped_order
+from limner.train import checkpoint
+from limner.train.grow import folded_kernels, grow
+from limner.train.objectives.painting import Teacher as PaintingTeacher
+from limner.train.objectives.upscale import Teacher
+from limner.train.runs import CONFIG, load_painter, load_run, load_run_weights, read_config
+
+
+def warm_start(network: nn.Module, init: str) -> None:
+    """Begin with the weights of `init`: a run folder; for upscalers also a bundle, by folder or name in the zoo."""
+    if isinstance(network, Painter):
+        begin_as(network, load_painter(Path(init))[1], init)
+    elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
+        if not begin_larger(network, Path(init)):
+            load_run_weights(network, Path(init))
+    else:
+        load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
+
+
+def begin_as(network: Painter, other: Painter, source: str) -> None:
+    """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone.
+
+    Heads of whole pictures are of no use for detail: where only the new painter is a pyramid, its detail starts at 0.
+    """
+    if not network.config.timed:
+        other.fold()
+    checkpoint.load_weights(network, other.state_dict(), source)
+    for side, head in network.heads.items():
+        if network.details(int(side)) and not other.details(int(side)):
+            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+
+
+def begin_larger(network: nn.Module, run: Path) -> bool:
+    """Become the same function as the smaller upscaler of `run`; False where it is no smaller one of the same kind."""
+    model = read_config(run).model
+    if not isinstance(network, Upscaler) or model.kind != network.config.kind:
+        return False
+    own = network.config
+    smaller = (model.channels, model.width, model.depth) != (own.channels, own.width, own.depth)
+    if smaller and model.width <= own.width and model.depth <= own.depth:
+        return grow(network, folded_kernels(load_run(run)[1])) > 0
+    return False
+
+
+def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.UpscalerManifest]) -> None:
+    """Load the kernels of a bundle's float graph in the order they run; a larger network becomes the same function."""
+    import onnx  # part of the extra `compress`, which only this way of starting needs
+
+    graph = onnx.load(shipped.graph("float")).graph
+    constants = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
+    convs = [[constants[name] for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
+    cell = network.config.unshuffle
+    if cell > 1:
+        head = convs[0][0]
+        convs[0][0] = head[:, np.argsort(shipped_order(cell, head.shape[1] // cell**2))]
+    loaded = grow(network, [(kernel, bias) for kernel, bias in convs])
+    if loaded < 2:
+        raise LimnerError(
+            f"{shipped.folder}: its network has no layers in common with this one; check the model settings."
+        )
+
+
+def teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:
+    if not (config.train.teacher and config.loss.distill):
+        return None
+    network = load_run(Path(config.train.teacher))[1].fold().to(device)
+    return torch.no_grad()(network.__call__)
+
+
+def painting_teacher_of(config: RunConfig, device: torch.device) -> PaintingTeacher | None:
+    """The painter to distill from. Raises LimnerError when its noise or its pictures have another shape."""
+    if not (config.train.teacher and config.loss.distill):
+        return None
+    network = load_painter(Path(config.train.teacher))[1].fold().to(device)
+    theirs, ours = network.config, config.painter
+    if (theirs.noise, theirs.grids[0], theirs.sides) != (ours.noise, ours.grids[0], ours.sides):
+        raise LimnerError(
+            f"{config.train.teacher}: cannot teach this painter: its noise or the sizes of its pictures differ; "
+            "keep painter.size, cell, noise and the number of widths."
+        )
+    return torch.no_grad()(network.levels)
