@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PAINT = $(BIN)/limner generate --file examples/prompts.txt -n 4 --seed 1 --grid --out out/icons.png --overwrite
 
-.PHONY: demo test test-slow check bench docs zoo clean
+.PHONY: demo test test-slow check bench docs wheel zoo clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,5 +42,16 @@ bench: $(VENV)/.base
 docs: $(VENV)/.dev
 	$(BIN)/python -m limner.cli.docs docs/cli.md
 
+# For this platform; LIMNER_NO_KERNELS=1 make wheel: for any, without kernels. Installed anew, where nothing compiles.
+wheel: | $(VENV)/bin/python
+	rm -rf build dist out/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv out/wheel
+	CC=false CXX=false out/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  --only-binary :all: dist/limner-*.whl
+	out/wheel/bin/limner info --engines
+	out/wheel/bin/limner upscale examples/strawberries.jpg -o out/wheel/strawberries-x4.png
+	ls -l dist
+
 clean:
-	rm -rf $(VENV) out build
+	rm -rf $(VENV) out build dist

@@ -35,8 +35,11 @@ class BuildLibrary(build_ext):
 
 
 class AnyPythonWheel(bdist_wheel):
+    """For this platform with kernels, for any where none were compiled."""
+
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        compiled = list(Path(self.get_finalized_command("build_ext").build_lib).glob("limner/runtime/fused/_kernels.*"))
+        return "py3", "none", super().get_tag()[2] if compiled else "any"
 
 
 KERNELS = Extension(

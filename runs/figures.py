@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,26 @@ HEADS = {
             "ms, int8",
             *(f"{engine}, {threads} thread{'s' * (threads > 1)}" for threads in THREADS for engine in ENGINES),
         ],
-        "int8 on the fused engine, one thread, 160x90 input, {cpu}. Bicubic at x4: {x4}; at x2: {x2}.",
+        "int8 on the fused engine, one thread, 160x90 input, {cpu}. Bicubic at x4: {x4}; at x2: {x2}. "
+        "Y-PSNR on Set5 of fused against the other engines: within {difference:.3f} dB.",
+        "160x90 input; `icons`: its network alone, one picture of 64x64. In brackets: what ran instead.",
     ),
     "README.zh-CN.md": (
         ["包", "KB", "参数", *SETS, "int8 的代价，dB", "毫秒", "相对基准"],
         ["毫秒，int8", *(f"{engine}，{threads} 线程" for threads in THREADS for engine in ENGINES)],
-        "int8，fused 引擎，单线程，输入 160x90，{cpu}。双三次插值 4 倍：{x4}；2 倍：{x2}。",
+        "int8，fused 引擎，单线程，输入 160x90，{cpu}。双三次插值 4 倍：{x4}；2 倍：{x2}。"
+        "fused 与其他引擎在 Set5 上的 Y-PSNR 相差不超过 {difference:.3f} dB。",
+        "输入 160x90；`icons`：仅其网络，一张 64x64 的图片。括号内是实际运行的引擎。",
+    ),
+}
+KIND_HEADS = {
+    "README.md": (
+        ["kind of convolution, x4, int8", "parameters", *SETS],
+        "Separable convolutions against others at about equal PSNR ({names}), ms as above:",
+    ),
+    "README.zh-CN.md": (
+        ["卷积种类，4 倍，int8", "参数", *SETS],
+        "PSNR 大致相同时，可分离卷积与其他卷积相比（{names}），毫秒，条件同上：",
     ),
 }
 
@@ -93,8 +108,42 @@ def timing(speed: list[dict[str, Any]], name: str, engine: str, threads: int) ->
 
 
 def engines(name: str, speed: list[dict[str, Any]]) -> list[str]:
-    times = (timing(speed, name, engine, threads) for threads in THREADS for engine in ENGINES)
-    return [f"`{name}`", *(f"{row['p50_ms']:.1f}" for row in times)]
+    """Times on every engine; one that left the graph to another names that."""
+    cells = []
+    for threads, engine in product(THREADS, ENGINES):
+        wanted = {"bundle": name, "engine": engine, "threads": threads, "precision": "int8"}
+        row = next(row for row in speed if all(row[key] == value for key, value in wanted.items()))
+        cells.append(f"{row['p50_ms']:.1f}" + (f" ({row['ran']})" if row["ran"] != engine else ""))
+    return [f"`{name}`", *cells]
+
+
+def engine_lines(folder: Path, speed: list[dict[str, Any]]) -> list[list[str]]:
+    """Every shipped upscaler, then the painter's network."""
+    painter = json.loads((folder / "painter-engines.json").read_text("utf-8"))["rows"]
+    lines = [engines(name, speed) for name in dict.fromkeys(row["bundle"] for row in speed)]
+    return [*lines, engines("icons", [row for row in painter if row["stage"] == "network"])]
+
+
+def difference(folder: Path, integer: list[dict[str, Any]]) -> float:
+    """Largest difference on Set5 between the fused engine and another, dB."""
+    others = [json.loads((folder / f"set5-{engine}.json").read_text("utf-8")) for engine in ENGINES[:2]]
+    first = [[entry["rows"][0]["scores"]["psnr_y"] for entry in each] for each in (integer, *others)]
+    return max(abs(ours - theirs) for other in first[1:] for ours, theirs in zip(first[0], other, strict=True))
+
+
+def kind_lines(folder: Path) -> list[list[str]]:
+    """A line for every kind of convolution; none where `runs/figures.sh` had no bundles to compare."""
+    if not (folder / "separable.json").exists():
+        return []
+    speed = json.loads((folder / "separable.json").read_text("utf-8"))["rows"]
+    lines = []
+    for entry in json.loads((folder / "separable-scores.json").read_text("utf-8")):
+        manifest = bundle.read(entry["name"]).manifest
+        model = manifest.recipe["model"]
+        about = [f"{model['kind']} {model['width']} x {model['depth']}", f"{manifest.parameters / 1000:.0f} k"]
+        quality = [f"{value:.2f}" for value in scores(entry)]
+        lines.append([*about, *quality, *engines(manifest.name, speed)[1:]])
+    return lines
 
 
 def painter_lines(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
@@ -115,7 +164,7 @@ def painter_lines(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
             f"{row['pictures_per_s']:.0f}",
         ]
         for row in timed
-        if row["precision"] == "int8" and row["ran"] == "openvino"
+        if row["precision"] == "int8"
     ]
     return quality, speed
 
@@ -151,23 +200,34 @@ def write_between(readme: Path, start: str, end: str, block: str) -> None:
     readme.write_text(f"{before}{start}\n{block}\n{end}{rest.partition(end)[2]}", "utf-8")
 
 
-def main(folder: Path, readmes: list[Path]) -> None:
+def upscaler_block(readme: str, folder: Path) -> str:
+    """What stands between the first markers."""
     exact, integer = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("float", "int8"))
     speed = json.loads((folder / "speed.json").read_text("utf-8"))
-    lines = [line(a, b, speed["rows"]) for a, b in zip(exact, integer, strict=True)]
+    head, names, note, times = HEADS[readme]
     bicubic = {f"x{e['rows'][0]['scale']}": " / ".join(f"{v:.2f}" for v in scores(e, "bicubic")) for e in integer}
-    times = [engines(each["name"], speed["rows"]) for each in integer]
+    note = note.format(cpu=speed["machine"]["cpu"], difference=difference(folder, integer), **bicubic)
+    lines = [line(a, b, speed["rows"]) for a, b in zip(exact, integer, strict=True)]
+    parts = [table(head, lines), note, table(names, engine_lines(folder, speed["rows"])), times]
+    if kinds := kind_lines(folder):
+        head, note = KIND_HEADS[readme]
+        parts += [note.format(names=", ".join(each[0] for each in kinds)), table([*head, *names[1:]], kinds)]
+    return "\n\n".join(parts)
+
+
+def painter_block(readme: str, folder: Path) -> str:
+    """What stands between the second markers."""
     quality, painting = painter_lines(folder)
+    head, names, note = PAINTER_HEADS[readme]
+    served = table(SERVER_HEADS[readme], [server_line(folder)])
+    return "\n\n".join([note, table(head, quality), table(names, painting), served])
+
+
+def main(folder: Path, readmes: list[Path]) -> None:
     for readme in readmes:
-        head, names, note = HEADS[readme.name]
-        note = note.format(cpu=speed["machine"]["cpu"], **bicubic)
-        block = f"{table(head, lines)}\n\n{note}\n\n{table(names, times)}"
-        write_between(readme, START, END, block)
-        head, names, note = PAINTER_HEADS[readme.name]
-        served = table(SERVER_HEADS[readme.name], [server_line(folder)])
-        tables = "\n\n".join([note, table(head, quality), table(names, painting), served])
-        write_between(readme, *PAINTERS, tables)
-    print(table(HEADS["README.md"][0], lines), table(HEADS["README.md"][1], times), sep="\n\n")
+        write_between(readme, START, END, upscaler_block(readme.name, folder))
+        write_between(readme, *PAINTERS, painter_block(readme.name, folder))
+    print(upscaler_block("README.md", folder))
 
 
 if __name__ == "__main__":

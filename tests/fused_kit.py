@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from kit import RESIDUAL_GAIN, SIGNED_ZERO, GraphBuilder, _nearest, _shuffle, _to_uint8
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from limner.runtime.fused.plan import Convolution, Layer, Plan, Residual
 
@@ -96,12 +96,25 @@ def noise(height: int, width: int, seed: int = 0, colours: int = 3) -> NDArray[n
     return np.random.default_rng(seed).integers(0, 256, (height, width, colours), dtype=np.uint8)
 
 
+def painter_trunk(g: TrunkGraph) -> onnx.ModelProto:
+    """Two blocks of a painter without attention: widen, FiLM, ReLU; depthwise, ReLU; narrow, FiLM, plus the input."""
+    films = g.films(32, 16, 48, 16)
+    y, step = g.head, 0.02
+    for wide, widened, narrowed in ((32, *films[:2]), (48, *films[2:])):
+        inner = g.activation(g.op("Relu", g.modulated(g.conv(y, 16, wide, 1), widened)))
+        inner = g.activation(g.op("Relu", g.conv(inner, wide, wide, 3, groups=wide)))
+        step *= 1.5
+        y = g.activation(g.op("Add", g.modulated(g.conv(inner, wide, 16, 1), narrowed), y), step, zero=SIGNED_ZERO)
+    return g.finish(y)
+
+
 class TrunkGraph(GraphBuilder):
     """An int8 graph whose trunk is written step by step; `finish` adds the tail."""
 
     def __init__(self, width: int = 16, *, scale: int = 2, multiple: int = 1, colours: int = 3) -> None:
         super().__init__(seed=0, quantize=True)
         self.width, self.scale, self.multiple, self.colours = width, scale, multiple, colours
+        self.film_values = 0
         picture = self.op("Mul", self.op("Cast", "x", to=TensorProto.FLOAT), self.constant(np.float32(1 / 255)))
         planes = self.op("Transpose", picture, perm=[0, 3, 1, 2])
         self.planes = self.op("SpaceToDepth", planes, blocksize=multiple) if multiple > 1 else planes
@@ -115,6 +128,25 @@ class TrunkGraph(GraphBuilder):
         y = self.op("Add", y, self.op("Gather", self.planes, places, axis=1))
         _shuffle(self, _to_uint8(self, y), side)
         return self.model(self.scale)
+
+    def films(self, *widths: int) -> list[tuple[str, str]]:
+        """(scale, shift) for each width: parts of the second input, `film`. Scales are stored less one."""
+        self.film_values = 2 * sum(widths)
+        parts = [f"film{number}" for number in range(2 * len(widths))]
+        sizes = self.constant(np.repeat(np.array(widths, np.int64), 2))
+        self.nodes.append(helper.make_node("Split", ["film", sizes], parts, axis=1))
+        one = self.constant(np.float32(1))
+        return [(self.op("Add", one, scale), shift) for scale, shift in zip(parts[::2], parts[1::2], strict=True)]
+
+    def modulated(self, y: str, film: tuple[str, str]) -> str:
+        return self.op("Add", self.op("Mul", y, film[0]), film[1])
+
+    def model(self, scale: int) -> onnx.ModelProto:
+        model = super().model(scale)
+        if self.film_values:
+            shape = ["N", self.film_values, 1, 1]
+            model.graph.input.append(helper.make_tensor_value_info("film", TensorProto.FLOAT, shape))
+        return model
 
     def end(self, y: str) -> str:
         """Sums in 0..1 to clamped floats in 0..255."""

@@ -56,6 +56,13 @@ class Running:
         """A sample of /metrics; 0 where there is none yet."""
         return self.service.metrics.registry.get_sample_value(f"limner_{name}", labels) or 0.0
 
+    def until_warm(self) -> None:
+        """Until every batch is compiled, and streams hold partial pictures."""
+        end = time.monotonic() + READY_S
+        while not self.service.warm:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
 
 def make_zoo(folder: Path) -> Path:
     """A painter `icons` with its 128 px upscaler and text bundle, and an upscaler `photo-x2`. Returns `folder`."""

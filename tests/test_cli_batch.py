@@ -6,9 +6,12 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from kit import make_bundle, photo
 from painter_kit import make_painter
 
 from limner import images
+from limner.errors import UsageError
 from limner.runtime import batch_job, batch_manifest
 from limner.runtime.batch_job import FAILED
 from limner.runtime.generate import Painter, Request
@@ -184,11 +188,59 @@ def test_ray_does_the_same(bundles: Path, tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.slow
-def test_a_cluster_that_does_not_answer(bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
+def test_a_cluster_that_does_not_answer(
+    address: str, bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where no other cluster of this machine is noted
     source = manifest(tmp_path / "m.jsonl", PROMPTS[:1])
-    assert batch(source, tmp_path / "out", "-m", bundles / "kit", "--ray", "127.0.0.1:1") == 2
-    assert "no cluster is there" in capsys.readouterr().err
+    start = time.monotonic()
+    assert batch(source, tmp_path / "out", "-m", bundles / "kit", "--ray", address) == 2
+    assert f"--ray {address}: no cluster is there" in capsys.readouterr().err
+    assert time.monotonic() - start < 60
+
+
+def test_what_listens_may_be_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    monkeypatch.setattr(batch_job, "HEALTH_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        with pytest.raises(UsageError, match="no Ray cluster"):
+            batch_job._check_reachable(f"{host}:{port}")
+
+
+@pytest.mark.slow
+def test_a_cluster_by_address_whose_worker_dies(
+    bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A killed actor is started again and does once more what it held; nothing half written is left."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the extra `cluster` is not installed")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    source, out = manifest(tmp_path / "m.jsonl", [{"prompt": f"a red house {k}"} for k in range(400)]), tmp_path / "out"
+    (raylet,) = cluster.head_node.all_processes["raylet"]
+    killer = threading.Thread(target=_kill_an_actor, args=(raylet.process.pid, out), daemon=True)
+    killer.start()
+    try:
+        assert batch(source, out, "-m", bundles / "kit", "--ray", cluster.address, "--chunk", 4, "--json") == 0
+    finally:
+        cluster.shutdown()
+    assert not killer.is_alive(), "no actor was killed"
+    told = json.loads(capsys.readouterr().out)
+    assert told["done"] + told["skipped"] == 400 and told["failed"] == 0
+    assert len(list(out.rglob("*.png"))) == 400
+
+
+def _kill_an_actor(raylet: int, out: Path) -> None:
+    """SIGKILL for the first actor of our own cluster, once it has written something."""
+    while True:
+        for each in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parent = int((each / "stat").read_text("utf-8").rpartition(")")[2].split()[1])
+                if parent == raylet and b"MapWorker" in (each / "cmdline").read_bytes() and any(out.rglob("*.png")):
+                    os.kill(int(each.name), signal.SIGKILL)
+                    return
+        time.sleep(0.05)
 
 
 def test_what_ray_would_call_does_a_chunk(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "limner"
-SHARED = ["errors", "config", "bundle", "resample", "exif_tags", "images"]
+SHARED = ["errors", "config", "bundle", "resample", "exif_tags", "png", "images"]
 TRAINING = [
     "errors",
     "config",

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from limner import exif_tags
+from limner import exif_tags, png
 from limner.errors import LimnerError, UsageError, one_of
 
 if TYPE_CHECKING:
@@ -434,9 +434,12 @@ def encode(picture: Picture, format: str, *, quality: int = 90) -> bytes:
     Raises UsageError for an unknown format or quality, LimnerError when the format cannot hold the size.
     """
     form = _named(format)
+    options = _options(form, picture, quality)
+    if form is FORMATS["png"] and _is_small_and_plain(picture):
+        return png.encode(_samples(picture), exif_tags.restated_xmp(picture.xmp, picture.width, picture.height))
     image = _image(picture, form)
     try:
-        data = getattr(image, f"{form.saver}_buffer")(**_options(form, picture, quality))
+        data = getattr(image, f"{form.saver}_buffer")(**options)
     except _vips().Error as error:
         raise LimnerError(f"output: {_reason(error, form)}.") from error
     if form is not FORMATS["tiff"] or picture.exif is None:
@@ -444,6 +447,16 @@ def encode(picture: Picture, format: str, *, quality: int = 90) -> bytes:
     file = io.BytesIO(data)
     exif_tags.append_to_tiff(file, picture.exif, picture.width, picture.height)
     return file.getvalue()
+
+
+def _is_small_and_plain(picture: Picture) -> bool:
+    plain = picture.maximum == 255 and not picture.gray and picture.icc is None and picture.exif is None
+    return plain and max(picture.width, picture.height) <= png.SIDE
+
+
+def _samples(picture: Picture) -> np.ndarray:
+    """(H, W, 3), or (H, W, 4) with alpha."""
+    return picture.pixels if picture.alpha is None else np.dstack([picture.pixels, picture.alpha])
 
 
 def write(picture: Picture, path: str | os.PathLike[str], *, format: str | None = None, quality: int = 90) -> None:

@@ -34,7 +34,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(pictures: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with runs/tiny and its bundle."""
     folder = tmp_path_factory.mktemp("made")
-    config = tiny(train={"images": 8}, quantize={"images": 0}, pack={"max_drop": 90, "min_gain": -90})
+    config = tiny(
+        model={"depth": 3}, train={"images": 8}, quantize={"images": 0}, pack={"max_drop": 90, "min_gain": -90}
+    )
     config = config.model_copy(update={"name": "tiny"})
     train(config, pictures, folder / "runs" / "tiny")
     pack(folder / "runs" / "tiny", folder / "tiny", [few])
@@ -78,6 +80,38 @@ def test_a_painter_is_measured_by_its_judge(
     assert asked == [(64, 64, 4)] * 4 and {r["measure"] for r in rungs} == {"own-KID x100"}
     assert limner(*words) == 2
     assert "a painter is measured with --data DIR and --judge FOLDER" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def smaller(made: Path, pictures: Path, few: Path) -> Path:
+    """A folder with a bundle `tiny` of one block fewer."""
+    config = tiny(
+        model={"depth": 2}, train={"images": 8}, quantize={"images": 0}, pack={"max_drop": 90, "min_gain": -90}
+    )
+    train(config.model_copy(update={"name": "tiny"}), pictures, made / "less" / "run")
+    pack(made / "less" / "run", made / "less" / "tiny", [few])
+    return made / "less"
+
+
+def test_a_pruned_bundle_is_measured_beside_the_one_that_ships(
+    made: Path, smaller: Path, few: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("ladder", str(made / "tiny"), "--pruned", str(smaller), "--eval", str(few), "--repeats", "1")
+    assert limner(*words, "--json", "-") == 0
+    rungs = [Rung(**each) for each in json.loads(capsys.readouterr().out)]
+    assert list(dict.fromkeys(rung.step for rung in rungs)) == ["folded", "pruned", "int8", "pruned int8"]
+    size = {rung.step: rung.parameters for rung in rungs}
+    assert size["pruned"] == size["pruned int8"] < size["folded"] == size["int8"]
+    quick = {step: min((r for r in rungs if r.step == step), key=lambda r: r.ms) for step in size}
+    for step, before in (("pruned", "folded"), ("int8", "folded"), ("pruned int8", "pruned")):
+        assert quick[step].faster == pytest.approx(quick[before].ms / quick[step].ms), step
+
+
+def test_what_is_not_smaller_is_not_pruned(
+    made: Path, smaller: Path, few: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert limner("ladder", str(smaller / "tiny"), "--pruned", str(made), "--eval", str(few)) == 1
+    assert "no fewer than tiny" in capsys.readouterr().err
 
 
 def test_each_step_is_held_against_the_fastest_before() -> None:

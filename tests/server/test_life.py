@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ def lines() -> Iterator[list[dict[str, Any]]]:
     REQUESTS.setLevel(level)
 
 
+def until(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
 # ----------------------------------------------------------------------------------------------------------- loading
 
 
@@ -72,6 +78,31 @@ def test_not_ready_until_loaded(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> N
             time.sleep(0.01)
         assert running.get("/readyz").status_code == 200
         assert running.metric("model_up", model="photo-x2") == 1
+
+
+def test_what_is_ready_waits_for_no_compiler(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several pictures, larger ones and a stream are answered before anything but single pictures is compiled."""
+    go, warm = threading.Event(), services.Service._warm_batches
+
+    def later(self: services.Service) -> None:
+        assert go.wait(60)
+        warm(self)
+
+    monkeypatch.setattr(services.Service, "_warm_batches", later)
+    with serving(configured(zoo)) as running:
+        graph = running.service.painters["icons"]._network._graph
+        compiled = set(graph._sessions)  # type: ignore[attr-defined]
+        assert running.get("/readyz").json()["warm"] is False
+        several = running.paint(seed=7, n=4).json()["data"]
+        assert running.paint(size="128x128").status_code == 200
+        stream = running.paint(seed=7, stream=True, partial_images=2).text
+        assert "image_generation.completed" in stream and "partial_image" not in stream
+        assert set(graph._sessions) == compiled  # type: ignore[attr-defined]
+        go.set()
+        running.until_warm()
+        assert running.get("/readyz").json()["warm"] is True
+        assert running.paint(seed=7, n=4).json()["data"] == several
+        assert "partial_image" in running.paint(seed=7, stream=True, partial_images=2).text
 
 
 def test_a_model_that_fails_to_load_leaves_the_others(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +223,7 @@ def test_drift_grows_with_another_kind_of_prompt(running: Running) -> None:
 
 def test_a_request_is_one_line_without_its_prompt(running: Running, lines: list[dict[str, Any]]) -> None:
     answer = running.paint("a secretword cat", n=2)
+    until(lambda: lines)  # written once the answer is on its way
     (line,) = lines
     assert line["request_id"] == answer.headers["x-request-id"]
     assert (line["route"], line["status"], line["model"], line["n"]) == ("/v1/images/generations", 200, "icons", 2)
@@ -202,6 +234,7 @@ def test_a_request_is_one_line_without_its_prompt(running: Running, lines: list[
 def test_prompts_are_logged_when_turned_on(zoo: Path, lines: list[dict[str, Any]]) -> None:
     with serving(configured(zoo, logging={"prompts": True}, metrics=False)) as running:
         running.paint("a secretword cat")
+        until(lambda: lines)
         assert lines[-1]["prompt"] == "a secretword cat"
         assert running.get("/metrics").status_code == 404
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -64,6 +64,10 @@ def ladder(
         Path | None,
         typer.Option(metavar="DIR", help="Run folders, named as the bundles: for the steps before packing."),
     ] = None,
+    pruned: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Bundles of pruned runs, named as the bundles: measured beside them."),
+    ] = None,
     eval: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Test pictures of upscalers. Repeatable.")
     ] = None,
@@ -85,8 +89,9 @@ def ladder(
     rungs: list[steps.Rung] = []
     with console.progress("bundles") as bar:
         task = bar.add_task("measuring", total=len(names))
+        climb = _Climb(runs, pruned, sets, data, judge, repeats, lambda text: bar.update(task, description=text))
         for name in names:
-            rungs += _climb(name, runs, sets, data, judge, repeats, lambda text: bar.update(task, description=text))
+            rungs += climb(name)
             bar.advance(task)
     if json != "-":
         _print(rungs, markdown)
@@ -94,25 +99,32 @@ def ladder(
         console.write_json(json, [asdict(rung) for rung in rungs])
 
 
-def _climb(
-    name: str,
-    runs: Path | None,
-    sets: Sequence[PictureSet],
-    data: Path | None,
-    judge: Path | None,
-    repeats: int,
-    advance: Callable[[str], None],
-) -> list[Rung]:
-    from limner import bundle
-    from limner.export import ladder as steps
+class _Climb(NamedTuple):
+    """The ladder of one bundle after the other."""
 
-    opened = bundle.read(name)
-    if opened.manifest.task == "generate":
-        if data is None or judge is None:
-            raise UsageError(f"{name}: a painter is measured with --data DIR and --judge FOLDER.")
-        return steps.painter_ladder(name, data, judge, repeats=repeats, advance=advance)
-    run = runs / opened.manifest.name if runs else None
-    return steps.upscaler_ladder(name, sets, run, repeats, advance)
+    runs: Path | None
+    pruned: Path | None
+    sets: Sequence[PictureSet]
+    data: Path | None
+    judge: Path | None
+    repeats: int
+    advance: Callable[[str], None]
+
+    def __call__(self, name: str) -> list[Rung]:
+        from limner import bundle
+        from limner.export import ladder as steps
+
+        opened = bundle.read(name)
+        smaller = self.pruned / opened.manifest.name if self.pruned else None
+        smaller = smaller if smaller and smaller.is_dir() else None
+        if opened.manifest.task == "generate":
+            if self.data is None or self.judge is None:
+                raise UsageError(f"{name}: a painter is measured with --data DIR and --judge FOLDER.")
+            return steps.painter_ladder(
+                name, self.data, self.judge, repeats=self.repeats, advance=self.advance, pruned=smaller
+            )
+        run = self.runs / opened.manifest.name if self.runs else None
+        return steps.upscaler_ladder(name, self.sets, run, self.repeats, self.advance, smaller)
 
 
 HEADS = ["bundle", "step", "engine", "parameters", "KB", "ms", "of the yardstick", "quality"]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -160,27 +161,23 @@ def quantize(network: Upscaler, low: Tensor, config: QuantizeConfig) -> Upscaler
 
 @torch.no_grad()
 def centre(network: Upscaler, low: Tensor) -> None:
-    """Move what lies between two layers of a block to the middle of a signed grid, in place; the network stays the same.
+    """Give what lies between the two layers of a block a mean of 0, in place; the network stays the same.
 
-    A depthwise or grouped layer hands its sums to a 1x1 layer without an activation between them. Each channel's
-    middle on `low` (N, C, h, w) is taken off the bias of the first and added to that of the second.
+    A depthwise or grouped layer hands its sums to a 1x1 layer without an activation between them, on a signed grid that
+    is best used around 0. Each channel's mean on `low` (N, C, h, w) leaves the bias of the first and enters the second.
     """
-    pairs = [(layers[0], layers[1]) for layers in network.trunk.children() if isinstance(layers[1], nn.Conv2d)]  # type: ignore[index]
-    for first, second in pairs:
-        seen: dict[str, Tensor] = {}
-        hook = second.register_forward_pre_hook(partial(_extremes, seen))
-        network(low)
-        hook.remove()
-        middle = seen["middle"]
-        first.bias -= middle
-        second.bias += second.weight.flatten(1) @ middle
+    seen: dict[str, Tensor] = {}
+    for first, second in pairwise(network.convolutions()):
+        if first.groups > 1 and first.bias is not None and second.bias is not None:
+            hook = second.register_forward_pre_hook(partial(_keep_mean, seen))
+            network(low)
+            hook.remove()
+            first.bias -= seen["mean"]
+            second.bias += second.weight.flatten(1) @ seen["mean"]
 
 
-def _extremes(seen: dict[str, Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:
-    """The middle of each channel's range, without the last thousandth at either end."""
-    values = args[0].transpose(0, 1).flatten(1)
-    few = values[:, :: max(1, values.shape[1] * values.shape[0] // SAMPLES)]
-    seen["middle"] = (few.quantile(0.999, 1) + few.quantile(0.001, 1)) / 2
+def _keep_mean(seen: dict[str, Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:
+    seen["mean"] = args[0].mean((0, 2, 3))
 
 
 def quantize_painter(painter: Painter, noise: Tensor, text: Text, config: QuantizeConfig) -> Painter:

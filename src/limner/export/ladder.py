@@ -1,12 +1,15 @@
-"""The ladder of a bundle: float -> folded -> (pruned) -> int8 on every engine, and what each step gains and costs."""
+"""The ladder of a bundle: float -> folded -> (pruned) -> int8 on every engine, and what each step gains and costs.
+
+Where the bundle itself is not pruned, a pruned one can be measured beside it: its steps are `pruned`, `pruned int8`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +22,7 @@ from limner.config import DataConfig
 from limner.errors import LimnerError, UsageError
 from limner.evaluate import report
 from limner.evaluate.sets import PictureSet
-from limner.export.compare import by_features
+from limner.export.compare import Paint, by_features
 from limner.export.parity import TorchPainter
 from limner.images import Picture
 from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
@@ -28,8 +31,11 @@ from limner.runtime.generate import Painter, Request
 from limner.runtime.painters import Upscaler
 from limner.train.runs import load_run
 
-StepName = Literal["float", "folded", "pruned", "int8"]
+StepName = Literal["float", "folded", "pruned", "int8", "pruned int8"]
+ORDER: tuple[StepName, ...] = ("float", "folded", "pruned", "int8", "pruned int8")
+PRECISIONS: tuple[Literal["float", "int8"], ...] = ("float", "int8")
 PSNR, KID = "PSNR Y, dB", "own-KID x100"
+Made = TypeVar("Made", UpscalerManifest, PainterManifest)
 Advance = Callable[[str], None]
 
 
@@ -73,11 +79,17 @@ def ready_engines() -> list[str]:
 
 
 def upscaler_ladder(
-    name: str, sets: Sequence[PictureSet], run: Path | None = None, repeats: int = 20, advance: Advance = lambda _: None
+    name: str,
+    sets: Sequence[PictureSet],
+    run: Path | None = None,
+    repeats: int = 20,
+    advance: Advance = lambda _: None,
+    pruned: Path | None = None,
 ) -> list[Rung]:
-    """The rungs of an upscaler; quality is the mean Y-PSNR over the sets. `run`: its run folder, for the first steps.
+    """The rungs of an upscaler; quality is the mean Y-PSNR over the sets. `run`: its run folder, for the first steps;
+    `pruned`: bundle of a pruned run, measured beside it.
 
-    Raises UsageError without a set, LimnerError for a run that is not the bundle's.
+    Raises UsageError without a set, LimnerError for a run or a pruned bundle that is not the bundle's.
     """
     if not sets:
         raise UsageError(f"{name}: no test set to measure quality on: name one with --eval DIR.")
@@ -85,6 +97,8 @@ def upscaler_ladder(
     torch.set_num_threads(1)
     score = partial(_psnr, sets=sets, scale=opened.manifest.scale, channels=opened.manifest.channels)
     candidates = [*(_trained(opened, run, score) if run else []), *_shipped(opened, run, score)]
+    if pruned:
+        candidates += _beside(_upscalers(_smaller(opened, bundle.read(pruned, UpscalerManifest)), score))
     return _climbed(opened.manifest.name, candidates, PSNR, repeats, advance)
 
 
@@ -110,12 +124,15 @@ def _trained(opened: Bundle[UpscalerManifest], run: Path, score: Callable[[repor
 def _shipped(
     opened: Bundle[UpscalerManifest], run: Path | None, score: Callable[[report.Upscale], float]
 ) -> list[_Candidate]:
-    manifest = opened.manifest
-    whole = load_run(run)[1].fold().parameters_shipped() if run else manifest.parameters
-    first: StepName = "pruned" if manifest.parameters < whole else "folded"
-    found: list[_Candidate] = []
-    forms: tuple[tuple[bundle.Precision, StepName], ...] = (("float", first), ("int8", "int8"))
-    for precision, step in forms:
+    whole = load_run(run)[1].fold().parameters_shipped() if run else opened.manifest.parameters
+    first: StepName = "pruned" if opened.manifest.parameters < whole else "folded"
+    return [replace(each, step=first if each.step == "float" else each.step) for each in _upscalers(opened, score)]
+
+
+def _upscalers(opened: Bundle[UpscalerManifest], score: Callable[[report.Upscale], float]) -> list[_Candidate]:
+    """Both graphs of a bundle on every engine that runs them, as steps `float` and `int8`."""
+    manifest, found = opened.manifest, list[_Candidate]()
+    for precision in PRECISIONS:
         for engine in ready_engines():
             if (precision, engine) == ("float", "fused"):  # its kernels are for integers
                 continue
@@ -123,10 +140,27 @@ def _shipped(
             if painter.engine != engine:  # it fell back, and that engine has a rung of its own
                 continue
             size = opened.graph(precision).stat().st_size
-            call = partial(painter.upscale_picture, Picture(_noise()))
+            call = partial(painter.upscale_picture, Picture(_noise(manifest.channels)))
             enlarge = painter.upscale if manifest.channels == 3 else painter.enlarge_premultiplied
-            found.append(_Candidate(step, engine, manifest.parameters, size, call, partial(score, enlarge)))
+            found.append(_Candidate(precision, engine, manifest.parameters, size, call, partial(score, enlarge)))
     return found
+
+
+_BESIDE: dict[StepName, StepName] = {"float": "pruned", "int8": "pruned int8"}
+
+
+def _beside(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    return [replace(each, step=_BESIDE[each.step]) for each in candidates]
+
+
+def _smaller(opened: Bundle[Made], pruned: Bundle[Made]) -> Bundle[Made]:
+    """The pruned bundle. Raises LimnerError where it is no smaller version of the other."""
+    if pruned.manifest.parameters >= opened.manifest.parameters:
+        raise LimnerError(
+            f"{pruned.folder}: has {pruned.manifest.parameters} parameters, no fewer than {opened.manifest.name} "
+            f"({opened.manifest.parameters}); name a bundle packed from a run of limner prune."
+        )
+    return pruned
 
 
 def _noise(channels: int = 3) -> NDArray[np.uint8]:
@@ -141,23 +175,30 @@ def painter_ladder(
     prompts: int = 300,
     repeats: int = 20,
     advance: Advance = lambda _: None,
+    pruned: Path | None = None,
 ) -> list[Rung]:
     """The rungs of a painter: float, then int8. Quality is own-KID x100 of unseen concepts against held-out pictures.
 
-    `data`: captioned pictures; `judge`: folder of the feature encoder.
+    `data`: captioned pictures; `judge`: folder of the feature encoder; `pruned`: as for `upscaler_ladder`.
     """
     opened = bundle.read(name, PainterManifest)
     torch.set_num_threads(1)
     excluded = opened.manifest.recipe.get("data", {}).get("exclude_licenses", ())
     config = DataConfig(exclude_licenses=tuple(excluded))
     measure = by_features(data, judge, config, prompts)
-    candidates = _painters(opened, lambda paint: measure(paint)[KID])
+
+    def score(paint: Paint) -> float:
+        return measure(paint)[KID]
+
+    candidates = _painters(opened, score)
+    if pruned:
+        candidates += _beside(_painters(_smaller(opened, bundle.read(pruned, PainterManifest)), score))
     return _climbed(opened.manifest.name, candidates, KID, repeats, advance)
 
 
-def _painters(opened: Bundle[PainterManifest], score: Callable[[Any], float]) -> list[_Candidate]:
-    manifest, found = opened.manifest, []
-    for precision in ("float", "int8"):
+def _painters(opened: Bundle[PainterManifest], score: Callable[[Paint], float]) -> list[_Candidate]:
+    manifest, found = opened.manifest, list[_Candidate]()
+    for precision in PRECISIONS:
         for engine in ready_engines():
             if engine == "fused":  # attention: OpenVINO runs painters there, and has a rung of its own
                 continue
@@ -185,10 +226,20 @@ def _climbed(name: str, candidates: Sequence[_Candidate], measure: str, repeats:
 
 def compared(rungs: Sequence[Rung]) -> list[Rung]:
     """Every rung against the fastest of the step before."""
-    steps = list(dict.fromkeys(rung.step for rung in rungs))
+    rungs = sorted(rungs, key=lambda rung: ORDER.index(rung.step))
+    steps = [step for step in ORDER if any(rung.step == step for rung in rungs)]
     fastest = {step: min((r for r in rungs if r.step == step), key=lambda rung: rung.ms) for step in steps}
-    before: Mapping[str, Rung | None] = dict(zip(steps, [None, *(fastest[s] for s in steps[:-1])], strict=True))
-    return [_against(rung, before[rung.step]) for rung in rungs]
+    return [_against(rung, fastest.get(_before(rung.step, steps))) for rung in rungs]
+
+
+def _before(step: StepName, steps: Sequence[StepName]) -> StepName | None:
+    """The step that `step` was made from. Integers come from the pruned network only where it is the bundle's own."""
+    earlier = list(steps[: steps.index(step)])
+    if step == "int8" and "pruned int8" in steps and "pruned" in earlier:
+        earlier.remove("pruned")
+    if step == "pruned int8":
+        return "pruned"
+    return earlier[-1] if earlier else None
 
 
 def _against(rung: Rung, earlier: Rung | None) -> Rung:

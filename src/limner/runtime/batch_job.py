@@ -8,6 +8,10 @@ done at least once, and a row that is done twice is the same picture.
 from __future__ import annotations
 
 import json
+import logging
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -40,6 +44,8 @@ from limner.runtime.safety import Level
 
 BATCH = 32  # pictures painted together
 FAILED = "failed.jsonl"
+CONNECT_S = 10.0
+HEALTH_S = 30.0  # most of it Ray's own start
 BLOCKS = 1000  # of chunk names that Ray hands out
 
 
@@ -310,16 +316,44 @@ def _connected(address: str) -> Any:
     except ModuleNotFoundError as error:
         raise UsageError(f"--ray needs the package {error.name!r}: pip install 'limner[cluster]'.") from None
     here = address == "local"
+    if not here:
+        _check_reachable(address)
     dashboard = False if here else None
     try:
-        ray.init(None if here else address, include_dashboard=dashboard, log_to_driver=False, logging_level=40)
+        # Ray takes "local" for a new cluster; without an address it would look for one that may have died.
+        ray.init(address, include_dashboard=dashboard, log_to_driver=False, logging_level=40)
     except Exception as error:  # Ray raises plain Exceptions too
-        reason = " ".join(str(error).split())
-        raise UsageError(
-            f"--ray {address}: no cluster is there ({reason:.120}); start one, or leave --ray out."
-        ) from None
+        raise _unreachable(address, " ".join(str(error).split())) from None
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is ours to tell
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself asks a cluster that does not answer again and again, for longer than five minutes."""
+    kind, _, rest = address.rpartition("://")
+    host, _, port = rest.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", or a name that Ray looks up
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from None
+    if not kind and _health(address):
+        raise _unreachable(address, "what listens there is no Ray cluster of this version")
+
+
+def _health(address: str) -> int:
+    """Exit code of `ray health-check`; not 0 as well where it has no answer in time."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=HEALTH_S, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return 1
+
+
+def _unreachable(address: str, reason: str) -> UsageError:
+    return UsageError(f"--ray {address}: no cluster is there ({reason:.120}); start one, or leave --ray out.")
 
 
 # ------------------------------------------------------------------------------------------------------------- notes

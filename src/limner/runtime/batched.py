@@ -39,6 +39,14 @@ class Graph(Protocol):
         """
         ...
 
+    def compile(self, batch: int, alone: bool, outputs: Outputs) -> None:
+        """All that such sessions will ever need, now. Raises as `session`."""
+        ...
+
+    def compiled(self, batch: int, alone: bool, outputs: Outputs) -> bool:
+        """Whether `compile` has nothing to do."""
+        ...
+
 
 class OpenVINOGraph:
     """OpenVINO on the CPU. Every combination of batch, threads and outputs is compiled when it is first needed."""
@@ -52,13 +60,27 @@ class OpenVINOGraph:
 
     def session(self, batch: int, alone: bool, outputs: Outputs) -> Run:
         key = (batch, alone, outputs)
+        # No lock for what is there: another thread may hold it for as long as the compiler takes.
+        return self._sessions.get(key) or self._made(key)
+
+    def compile(self, batch: int, alone: bool, outputs: Outputs) -> None:
+        session = self.session(batch, alone, outputs)
+        if isinstance(session, _Crew):
+            session.fill(self.threads)
+
+    def compiled(self, batch: int, alone: bool, outputs: Outputs) -> bool:
+        session = self._sessions.get((batch, alone, outputs))
+        return session is not None and (not isinstance(session, _Crew) or session.members >= self.threads)
+
+    def _made(self, key: tuple[int, bool, Outputs]) -> Run:
+        batch, alone, outputs = key
         with self._lock:
             if key not in self._sessions:
-                make = partial(self._compiled, batch, self.threads if alone else 1, outputs)
+                make = partial(self._network, batch, self.threads if alone else 1, outputs)
                 self._sessions[key] = make() if alone else _Crew(make)
             return self._sessions[key]
 
-    def _compiled(self, batch: int, threads: int, outputs: Outputs) -> Run:
+    def _network(self, batch: int, threads: int, outputs: Outputs) -> Run:
         from openvino import Model
 
         with self._lock, explained(self.path, f"OpenVINO cannot compile the graph for a batch of {batch}"):
@@ -78,13 +100,23 @@ class _Crew:
     """
 
     def __init__(self, make: Callable[[], Run]) -> None:
-        self._make, self._idle = make, deque[Run]()
+        self._make, self._idle, self.members = make, deque[Run](), 0
+        self._growing = threading.Lock()
+
+    def fill(self, members: int) -> None:
+        """Compile until there are so many."""
+        with self._growing:
+            while self.members < members:
+                self._idle.append(self._make())
+                self.members += 1
 
     def __call__(self, feeds: Feeds) -> list[NDArray[Any]]:
         try:
             run = self._idle.pop()
         except IndexError:
-            run = self._make()
+            with self._growing:
+                run = self._make()
+                self.members += 1
         result = run(feeds)
         self._idle.append(run)
         return result
@@ -128,6 +160,12 @@ class OnnxRuntimeGraph:
 
         return run
 
+    def compile(self, batch: int, alone: bool, outputs: Outputs) -> None:
+        self._inference(self.threads if alone else 1)
+
+    def compiled(self, batch: int, alone: bool, outputs: Outputs) -> bool:
+        return (self.threads if alone else 1) in self._open
+
     def _inference(self, threads: int) -> Any:
         with self._lock:
             if threads not in self._open:
@@ -155,11 +193,17 @@ def pieces(count: int, threads: int) -> list[int]:
     return [size] * full + ([1 << (rest - 1).bit_length()] if rest else [])
 
 
+_OTHER_CUTS = [(size, alone) for size in (8, 4, 2, 1) for alone in (False, True)]
+
+
 class Network:
     """An open graph and its threads; any number of callers may run it at once.
 
-    `engine`: a key of GRAPHS. `threads`: CPU threads, 0 for all cores. Raises UsageError for an unknown engine or
-    negative threads, LimnerError when the engine is not installed or cannot read the graph.
+    `engine`: a key of GRAPHS. `threads`: CPU threads, 0 for all cores. `patient`: whether `run` may wait for the
+    compiler; if not, it cuts batches into pieces that are compiled already, while there are any.
+
+    Raises UsageError for an unknown engine or negative threads, LimnerError when the engine is not installed or cannot
+    read the graph.
     """
 
     def __init__(self, engine: str, path: Path, threads: int) -> None:
@@ -168,24 +212,50 @@ class Network:
         if threads < 0:
             raise UsageError(f"threads={threads} is impossible: give a number of CPU threads, or 0 for all cores.")
         self.threads = threads or cores()
+        self.patient = True
         self._graph = GRAPHS[engine](path, self.threads)
         self._pool = ThreadPoolExecutor(self.threads, "limner-paint")
 
     def run(self, feeds: Feeds, outputs: Outputs) -> list[NDArray[Any]]:
         """The outputs for N >= 1 items; every feed is (N, ...), contiguous float32."""
         count = len(next(iter(feeds.values())))
-        sizes = pieces(count, self.threads)
-        if len(sizes) == 1:
-            return [result[:count] for result in self._piece(feeds, 0, sizes[0], True, outputs)]
-        starts = range(0, len(sizes) * sizes[0], sizes[0])
-        tasks = [
-            self._pool.submit(self._piece, feeds, start, size, False, outputs)
-            for start, size in zip(starts, sizes, strict=True)
-        ]
-        parts = [task.result() for task in tasks]
-        return [np.concatenate(part)[:count] for part in zip(*parts, strict=True)]
+        sizes, alone = self._cut(count, outputs)
+        spans = list(zip(range(0, len(sizes) * sizes[0], sizes[0]), sizes, strict=True))
 
-    def _piece(self, feeds: Feeds, start: int, size: int, alone: bool, outputs: Outputs) -> list[NDArray[Any]]:
+        def piece(span: tuple[int, int]) -> list[NDArray[Any]]:
+            return self._piece(feeds, *span, alone=alone, outputs=outputs)
+
+        parts = list(map(piece, spans) if alone else self._pool.map(piece, spans))
+        return [
+            part[0][:count] if len(part) == 1 else np.concatenate(part)[:count] for part in zip(*parts, strict=True)
+        ]
+
+    def compile(self, count: int, outputs: Outputs) -> None:
+        """What `run` needs for `count` items. Raises as `run`."""
+        sizes, alone = self._usual(count)
+        for size in set(sizes):
+            self._graph.compile(size, alone, outputs)
+
+    def compiled(self, count: int, outputs: Outputs) -> bool:
+        """Whether `compile` has nothing to do."""
+        sizes, alone = self._usual(count)
+        return all(self._graph.compiled(size, alone, outputs) for size in set(sizes))
+
+    def _usual(self, count: int) -> tuple[list[int], bool]:
+        """Sizes of pieces, and whether they run one after the other on all threads."""
+        sizes = pieces(count, self.threads)
+        return sizes, len(sizes) == 1 or self.threads == 1
+
+    def _cut(self, count: int, outputs: Outputs) -> tuple[list[int], bool]:
+        sizes, alone = self._usual(count)
+        if self.patient or self.compiled(count, outputs):
+            return sizes, alone
+        for size, in_turn in _OTHER_CUTS:
+            if size <= count and self._graph.compiled(size, in_turn, outputs):
+                return [size] * -(-count // size), in_turn
+        return sizes, alone
+
+    def _piece(self, feeds: Feeds, start: int, size: int, *, alone: bool, outputs: Outputs) -> list[NDArray[Any]]:
         session = self._graph.session(size, alone, outputs)
         return session({name: _filled(feed[start : start + size], size) for name, feed in feeds.items()})
 

@@ -38,6 +38,7 @@ MAX_SEED = 2**63 - 1
 MAX_PICTURES = 1000
 FACTORS = (1, 2, 4)
 AVOIDANCE = 0.5  # how far a negative prompt turns the text vectors; see `away`
+FINEST = ("y",)  # the graph's output, where only the finished picture is wanted
 UPSCALERS = "icons"  # painters without upscalers of their own borrow those of this name
 
 Pixels = NDArray[np.uint8]
@@ -217,12 +218,11 @@ class Painter:
 
     def run_network(self, prepared: Sequence[Prepared]) -> Pixels:
         """The image network alone: (N, size, size, 4) with premultiplied alpha, for N >= 1."""
-        return _bytes(self._network.run(_feeds(prepared), ("y",))[0])
+        return _bytes(self._network.run(_feeds(prepared), FINEST)[0])
 
     def run_levels(self, prepared: Sequence[Prepared]) -> list[Pixels]:
         """As `run_network`, but all pictures of the network, coarse to fine: (N, 8, 8, 4) and so on."""
-        names = tuple(f"y{side}" for side in self.manifest.levels)
-        return [_bytes(each) for each in self._network.run(_feeds(prepared), (*names, "y"))]
+        return [_bytes(each) for each in self._network.run(_feeds(prepared), self._levels)]
 
     def levels(self, request: Request) -> Iterator[Pixels]:
         """The picture as it grows: (8, 8, 4), (16, 16, 4) and so on, at last the finished one in its size.
@@ -234,13 +234,26 @@ class Painter:
         yield from (alpha.straight(each[0]) for each in coarse)
         yield self.finish(raw[0], prepared.size)
 
-    def warm(self, batches: Sequence[int] = (1,), sizes: Sequence[int] = ()) -> None:
-        """Compile what batches of these numbers of pictures, and pictures of these sizes, will need."""
+    def warm(self, batches: Sequence[int] = (1,), sizes: Sequence[int] = (), *, levels: bool = False) -> None:
+        """Compile what batches of these numbers of pictures, and pictures of these sizes, will need. `levels`: for
+        `run_levels` rather than `run_network`.
+        """
         blank = self.prepare(Request("icon", 0))
         for count in batches:
-            self.paint_prepared([blank] * count)
+            self._network.compile(count, self._levels if levels else FINEST)
+            (self.run_levels if levels else self.run_network)([blank] * count)
+        raw = np.zeros((self.size, self.size, 4), np.uint8)
         for size in sizes:
-            self.paint_prepared([self.prepare(Request("icon", 0, size=size))])
+            self.finish(raw, size)
+
+    def make_do(self) -> None:
+        """From now on no run waits for the compiler while it can be cut into what `warm` has compiled."""
+        self._network.patient = False
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether `run_levels` runs without the compiler."""
+        return self._network.compiled(1, self._levels)
 
     # ------------------------------------------------------------------------------- what goes with a picture
 
@@ -272,6 +285,11 @@ class Painter:
         return provenance.stamp(images.from_array(pixels), origin)
 
     # ------------------------------------------------------------------------------------------------- insides
+
+    @cached_property
+    def _levels(self) -> tuple[str, ...]:
+        """Outputs of the graph, coarse to fine."""
+        return (*(f"y{side}" for side in self.manifest.levels), *FINEST)
 
     @cached_property
     def _hash(self) -> str:

@@ -33,6 +33,7 @@ _ENGLISH = """a an the of with and in on for to at by from is are this that it i
 ENGLISH = frozenset(_ENGLISH.split())
 FOREIGN: dict[str, frozenset[str]] = {language: frozenset(words.split()) for language, words in WORDS.items()}
 STRONG = {language: words - frozenset(_ALSO_ENGLISH.split()) for language, words in FOREIGN.items()}
+_ANY_STRONG = frozenset().union(*STRONG.values())
 WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -48,13 +49,13 @@ def foreign(prompt: str, languages: tuple[str, ...]) -> str:
     if script:
         return f"is written in {script} letters"
     words = WORD.findall(prompt.lower())
+    if _ANY_STRONG.isdisjoint(words):
+        return ""
     found = {
         language: sum(word in strong for word in words) * 2 + sum(word in FOREIGN[language] for word in words)
         for language, strong in STRONG.items()
         if any(word in strong for word in words)
     }
-    if not found:
-        return ""
     language = max(found, key=lambda each: found[each])
     evidence = sum(word in FOREIGN[language] for word in words)
     return f"looks {language}" if evidence > sum(word in ENGLISH for word in words) else ""
@@ -62,6 +63,8 @@ def foreign(prompt: str, languages: tuple[str, ...]) -> str:
 
 def _script(prompt: str) -> str:
     """Name of the commonest script when at least half of the letters are not Latin, else ""."""
+    if prompt.isascii():
+        return ""
     scripts = Counter(unicodedata.name(letter, "UNKNOWN").split()[0] for letter in prompt if letter.isalpha())
     if not scripts or scripts["LATIN"] * 2 > scripts.total():
         return ""

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from limner import __version__
 from limner.errors import LimnerError
-from limner.server import api, errors, health, telemetry
+from limner.server import api, direct, errors, health, telemetry
 from limner.server.config import ServerConfig
 from limner.server.edge import Edge
 from limner.server.service import Service
@@ -41,7 +41,8 @@ def create_app(config: ServerConfig) -> FastAPI:
     app.state.config, app.state.service = config, service
     for kind in HANDLED:
         app.add_exception_handler(kind, errors.answer)
-    app.add_middleware(Edge, config=config, metrics=service.metrics, draining=lambda: service.draining)
+    ways: dict[str, Any] = {"draining": lambda: service.draining, "shortcuts": direct.shortcuts(api.router.routes)}
+    app.add_middleware(Edge, config=config, metrics=service.metrics, **ways)
     if config.tracing.endpoint is not None:
         app.state.tracing = telemetry.provider(config.tracing)
         app.add_middleware(telemetry.Tracing, provider=app.state.tracing)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -30,12 +30,13 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 @dataclass
 class Exchange:
     """One request and its answer. Handlers find it as `scope["limner"]`: what they put into `log` is logged, what
-    they put into `headers` is answered.
+    they put into `headers` is answered, what they put into `later` is called once the answer is on its way.
     """
 
     request_id: bytes
     log: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    later: list[Callable[[], None]] = field(default_factory=list)
     start: float = field(default_factory=perf_counter)
     status: int = 0
     received: int = 0
@@ -43,10 +44,20 @@ class Exchange:
 
 
 class Edge:
-    """ASGI middleware. `draining` tells whether connections are to be closed after their answers."""
+    """ASGI middleware. `draining` tells whether connections are to be closed after their answers; `shortcuts`: routes
+    by method and path that are asked without the application around them.
+    """
 
-    def __init__(self, app: ASGIApp, config: ServerConfig, metrics: Metrics, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServerConfig,
+        metrics: Metrics,
+        draining: Callable[[], bool],
+        shortcuts: Mapping[tuple[str, str], ASGIApp],
+    ) -> None:
         self.app, self.limits, self.metrics, self.draining = app, config.limits, metrics, draining
+        self.shortcuts = shortcuts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +69,8 @@ class Edge:
             await self._answer(exchange, scope, receive, send)
         finally:
             self.metrics.in_flight.dec()
-            self._record(exchange, scope)
+            # The answer leaves when this turn of the event loop ends: what is noted about it can wait until then.
+            asyncio.get_running_loop().call_soon(self._record, exchange, scope, perf_counter() - exchange.start)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(exchange, scope, receive, self.limits.body_seconds, self._most(scope))
@@ -73,7 +85,8 @@ class Edge:
 
         try:
             body.check_length()
-            await self.app(scope, body.receive, sending)
+            app = self.shortcuts.get((scope["method"], scope["path"]), self.app)
+            await app(scope, body.receive, sending)
         except Exception as error:
             if exchange.status:  # too late for another answer: uvicorn closes the connection
                 raise
@@ -97,8 +110,9 @@ class Edge:
             added.append((b"connection", b"close"))
         return added
 
-    def _record(self, exchange: Exchange, scope: Scope) -> None:
-        seconds = perf_counter() - exchange.start
+    def _record(self, exchange: Exchange, scope: Scope, seconds: float) -> None:
+        for call in exchange.later:
+            call()
         path = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
         method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.requests.labels(path, method, exchange.status).inc()

@@ -14,10 +14,13 @@ metrics_router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """`models`: whether each is loaded."""
+    """`models`: whether each is loaded. `warm`: whether batches of every size are compiled; until then they are cut
+    into smaller ones, and streams hold no partial pictures.
+    """
 
     status: str
     models: dict[str, bool] = {}
+    warm: bool = False
 
 
 @router.get("/livez", response_model=Health)
@@ -31,7 +34,8 @@ async def readyz(request: Request) -> JSONResponse:
     """Models are loaded and warm, and the server is not about to end. Send no requests while this fails."""
     service: Service = request.app.state.service
     loaded = {name: name in service.painters or name in service.upscalers for name in service.bundles}
-    return JSONResponse({"status": service.state, "models": loaded}, 200 if service.ready else 503)
+    body = {"status": service.state, "models": loaded, "warm": service.warm}
+    return JSONResponse(body, 200 if service.ready else 503)
 
 
 @metrics_router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

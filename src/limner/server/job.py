@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from starlette.requests import Request
 
@@ -15,6 +15,7 @@ from limner.server.errors import ApiError, busy
 from limner.server.metrics import Metrics
 
 T = TypeVar("T")
+Outcome = Literal["done", "left", "late"]
 
 # Most requests are done before a client could leave; to watch for it costs a task.
 UNWATCHED_S = 0.02
@@ -50,33 +51,66 @@ async def finished(futures: Sequence[Future[T]], job: Job, request: Request, met
 
     Raises ApiError when the deadline passes (503) or the client leaves; the job is abandoned then.
     """
-    works = [asyncio.wrap_future(future) for future in futures]
-    work = works[0] if len(works) == 1 else asyncio.gather(*works)
+    outcome: Outcome = "late"
     try:
-        await asyncio.wait({work}, timeout=UNWATCHED_S)
-        left = False if work.done() else await _waited(work, job, request)
+        outcome = await _Wait(futures, job, request).outcome()
         with suppress(Abandoned):  # the deadline passed in a thread before it passed here
-            if work.done():
-                work.result()
-                return [each.result() for each in works]
-        raise _given_up(left, job, metrics)
+            if outcome == "done":
+                return _results(futures)
+        raise _given_up(outcome == "left", job, metrics)
     finally:
-        if not work.done():
+        if outcome != "done":
             job.abandon()
-            work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
 
 
-async def _waited(work: asyncio.Future[Any], job: Job, request: Request) -> bool:
-    """Until the work is done, the deadline passes or the client leaves; returns whether it has."""
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        rest = job.created + job.seconds - monotonic()
-        await asyncio.wait({work, leaving}, timeout=max(0, rest), return_when=asyncio.FIRST_COMPLETED)
-        return leaving.done()
-    finally:
-        leaving.cancel()
+class _Wait:
+    """For all futures or the first that fails, for the deadline, and for the client to leave: one hop to the event
+    loop for whichever comes first.
+    """
+
+    def __init__(self, futures: Sequence[Future[Any]], job: Job, request: Request) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._first: asyncio.Future[Outcome] = self._loop.create_future()
+        self._open, self._request = len(futures), request
+        self._leaving: asyncio.Task[None] | None = None
+        rest = max(0.0, job.created + job.seconds - monotonic())
+        self._timers = [self._loop.call_later(UNWATCHED_S, self._watch), self._loop.call_later(rest, self._end, "late")]
+        for each in futures:
+            each.add_done_callback(self._from_thread)
+
+    async def outcome(self) -> Outcome:
+        try:
+            return await self._first
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            if self._leaving is not None:
+                self._leaving.cancel()
+
+    def _from_thread(self, future: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._count, future)
+
+    def _count(self, future: Future[Any]) -> None:
+        self._open -= 1
+        if not self._open or future.exception() is not None:
+            self._end("done")
+
+    def _watch(self) -> None:
+        self._leaving = self._loop.create_task(_left(self._request))
+        self._leaving.add_done_callback(lambda task: task.cancelled() or self._end("left"))
+
+    def _end(self, outcome: Outcome) -> None:
+        if not self._first.done():
+            self._first.set_result(outcome)
+
+
+def _results(futures: Sequence[Future[T]]) -> list[T]:
+    """Of futures that are all done, or of which one has failed."""
+    for each in futures:
+        if each.done():
+            each.result()
+    return [each.result() for each in futures]
 
 
 def _given_up(left: bool, job: Job, metrics: Metrics) -> ApiError:

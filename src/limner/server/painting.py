@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 import numpy as np
+from numpy.typing import NDArray
 
 from limner import images
 from limner.runtime import alpha, resize
@@ -85,11 +86,13 @@ class _Item:
 
 @dataclass(frozen=True)
 class Started:
-    """The futures of an order, one of each for every picture, and what the text model said of the prompt."""
+    """The futures of an order, one of each for every picture. `accepted` is done once the prompt is judged, with its
+    vector (width,).
+    """
 
     coarse: tuple[Future[list[bytes]], ...]
     done: tuple[Future[Painted], ...]
-    warnings: Future[list[str]]
+    accepted: Future[NDArray[np.float32]]
 
 
 class Painting:
@@ -106,12 +109,13 @@ class Painting:
         self, run: Callable[[Sequence[Prepared]], list[list[Pixels]]], batching: Batching
     ) -> Batcher[_Item, list[Pixels]]:
         def batch(items: Sequence[_Item]) -> list[list[Pixels]]:
-            now = monotonic()
-            for item in items:
-                self._metrics.queue.labels(self.name).observe(now - item.since)
-            self._metrics.batch.labels(self.name).observe(len(items))
+            start = monotonic()
             with self._turns.small(), self._metrics.stage(self.name, "network"):
-                return run([item.prepared for item in items])
+                results = run([item.prepared for item in items])
+            for item in items:
+                self._metrics.queue.labels(self.name).observe(start - item.since)
+            self._metrics.batch.labels(self.name).observe(len(items))
+            return results
 
         return Batcher(batch, batching.largest, batching.wait_ms / 1e3, self._pool.submit)
 
@@ -119,7 +123,8 @@ class Painting:
         """Begin; returns at once."""
         count = len(order.requests)
         started = Started(tuple(Future() for _ in range(count)), tuple(Future() for _ in range(count)), Future())
-        batcher = self._levels if order.partials else self._plain
+        # Until the graph with the coarse outputs is compiled, streams hold finished pictures only.
+        batcher = self._levels if order.partials and self.painter.has_levels else self._plain
         batcher.announce(count)
         self._pool.submit(self._work, batcher, order, job, started)
         return started
@@ -129,7 +134,7 @@ class Painting:
         try:
             must_lead = batcher.add(self._items(order, job, started))
         except Exception as error:
-            for future in (*started.coarse, *started.done, started.warnings):
+            for future in (*started.coarse, *started.done, started.accepted):
                 if not future.done():
                     future.set_exception(error)
         finally:
@@ -141,8 +146,8 @@ class Painting:
         job.check()
         with self._turns.small(), self._metrics.stage(self.name, "prepare"):
             prepared = [self.painter.prepare(request) for request in order.requests]
-            self._judge(order, prepared[0])
-            started.warnings.set_result(self._warnings(order, prepared[0]))
+            self._judge(order)
+            started.accepted.set_result(prepared[0].pooled)
 
         def finish(item: _Item, levels: list[Pixels]) -> None:
             self._finish(item, levels, order)
@@ -152,7 +157,7 @@ class Painting:
             for request, each, coarse, done in zip(order.requests, prepared, started.coarse, started.done, strict=True)
         ]
 
-    def _judge(self, order: PaintOrder, prepared: Prepared) -> None:
+    def _judge(self, order: PaintOrder) -> None:
         """Raises ApiError for a prompt that the filter flags."""
         verdict = self.painter.verdict(order.requests[0].prompt, order.level)
         if not verdict.flagged:
@@ -167,12 +172,6 @@ class Painting:
             code="moderation_blocked",
             details={"moderation": verdict.moderation()},
         )
-
-    def _warnings(self, order: PaintOrder, prepared: Prepared) -> list[str]:
-        prompt = order.requests[0].prompt
-        found = self.painter.warnings(prompt)
-        self._metrics.saw_prompt(self.name, prompt, prepared.pooled, bool(found))
-        return found
 
     def _run(self, prepared: Sequence[Prepared]) -> list[list[Pixels]]:
         return [[picture] for picture in self.painter.run_network(prepared)]
@@ -191,7 +190,9 @@ class Painting:
             with self._metrics.stage(self.name, "finish"):
                 pixels = self.painter.finish(levels[-1], size)
             with self._metrics.stage(self.name, "encode"):
-                item.done.set_result(Painted(self._file(item, pixels, order.form), item.request.seed))
+                painted = Painted(self._file(item, pixels, order.form), item.request.seed)
+        # Last of all: the event loop cannot go on while this thread does.
+        item.done.set_result(painted)
 
     def _file(self, item: _Item, pixels: Pixels, form: Form) -> bytes:
         picture = self.painter.picture(item.request, over_white(pixels) if form.opaque else pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ class Service:
         self.access = Access(config.keys, self.metrics)
         self.results = Results(config.results, self.metrics)
         self.state: State = "loading"
+        self.warm = False  # whether the compiler has nothing left to do
         self.paintings: dict[str, Painting] = {}
         self.enlargings: dict[str, Enlarging] = {}
         threads = config.threads or cores()
@@ -97,15 +99,25 @@ class Service:
     def _warm_batches(self) -> None:
         """What only batches need, compiled while single requests are already answered."""
         for painter in self.painters.values():
-            for count in LATER_BATCHES:
-                if count <= self.config.batching.largest and not self._closed.is_set():
-                    painter.warm((count,))
+            counts = [count for count in LATER_BATCHES if count <= self.config.batching.largest]
+            for levels, count in (
+                (True, 1),
+                *((False, count) for count in counts),
+                *((True, count) for count in counts),
+            ):
+                if not self._closed.is_set():
+                    painter.warm((count,), levels=levels)
+        self.warm = not self._closed.is_set()
+        # What is there now stays: the collector need not look through it again and again.
+        gc.freeze()
 
     def _open(self, name: str, opened: bundle.Bundle[Any]) -> None:
         how = self.config.engine, self.config.precision, self.config.threads
         if isinstance(opened.manifest, bundle.PainterManifest):
             painter = Painter(opened, *how)
-            painter.warm(self.config.batching.warm_batches)
+            sizes = [size for size in painter.sizes if painter.enlarges(size)]
+            painter.warm(self.config.batching.warm_batches, sizes)
+            painter.make_do()
             painter.verdict("icon")
             self.paintings[name] = Painting(painter, self.config.batching, self.metrics, self.pool, self.turns)
         else:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fused_kit import noise, random_film, random_plan
+from fused_kit import TrunkGraph, noise, painter_trunk, random_film, random_plan
 from kit import make_bundle, photo
 
 from limner import bundle
 from limner.errors import LimnerError
 from limner.runtime import tiles
 from limner.runtime.backends import OpenVINOEngine, open_engine
-from limner.runtime.fused import compiler, native, reference
+from limner.runtime.fused import compiler, native, reader, reference
 from limner.runtime.fused.engine import FusedEngine, open_fused, states
 from limner.runtime.fused.plan import Plan, Unsupported
 from limner.runtime.painters import Upscaler
@@ -82,9 +82,28 @@ def test_ties(halves: float, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @built
-@pytest.mark.parametrize("name", ["photo-x2", "photo-x4", "photo-x4-hq"])
+@pytest.mark.parametrize("name", ["photo-x2", "photo-x4", "photo-x4-hq", "icons-x2", "icons-x4"])
 def test_shipped_bundles(name: str) -> None:
-    same(compiler.load(bundle.ZOO / name / "int8.onnx"), photo(37, 53))
+    plan = compiler.load(bundle.ZOO / name / "int8.onnx")
+    same(plan, noise(37, 53, 0, plan.colours), threads=2)
+
+
+@built
+@pytest.mark.parametrize("isa", USABLE)
+def test_a_trunk_of_a_painter(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a graph with FiLM in blocks to the reference's bytes, each call with values of its own."""
+    monkeypatch.setenv("LIMNER_FUSED_ISA", isa)
+    plan = compiler.compile_graph(reader.parse(painter_trunk(TrunkGraph(16)).SerializeToString()))
+    network, picture = native.Network(plan), noise(17, 21)
+    for seed in range(3):
+        film = plan.film(np.random.default_rng(seed).normal(0, 0.2, 224).astype(np.float32))
+        assert np.array_equal(network.run(picture, 2, film), reference.run(plan, picture, film))
+
+
+def test_a_graph_with_film_is_not_for_the_runtime(tmp_path: Path) -> None:
+    (tmp_path / "film.onnx").write_bytes(painter_trunk(TrunkGraph(16)).SerializeToString())
+    with pytest.raises(Unsupported, match="a second input, for FiLM"):
+        FusedEngine(tmp_path / "film.onnx", 1)
 
 
 @built
@@ -96,8 +115,24 @@ def test_a_very_wide_row() -> None:
 @built
 @pytest.mark.parametrize("threads", [2, 3, 16])
 def test_threads_change_nothing(threads: int) -> None:
-    for height in (1, 5, 64, 130):
-        same(random_plan(1, ((32, 5, 0), (32, 1, 1)) * 3, residuals=True), noise(height, 40), threads)
+    """Threads meet at another row in every call, in layers of every kind."""
+    for seed, more in enumerate(({"residuals": True}, {"unshuffle": 2}, {"film": True})):
+        plan = random_plan(seed, ((32, 5, 0), (32, 1, 1), (32, 3, 1), (32, 3, 0), (32, 1, 1)), **more)
+        network, film = native.Network(plan), random_film(seed, plan)
+        for height in (2, 6, 14, 64, 130):
+            picture = noise(height, 40, height)
+            wanted = network.run(picture, 1, film)
+            assert all(np.array_equal(network.run(picture, threads, film), wanted) for _ in range(8)), height
+
+
+@built
+def test_threads_meet_in_every_strip() -> None:
+    """A picture so wide that it is cut, and more threads than strips."""
+    plan = random_plan(2, ((64, 5, 0), (64, 1, 1)) * 4)
+    network, picture = native.Network(plan), noise(40, 3000)
+    wanted = network.run(picture, 1)
+    assert np.array_equal(wanted[:, :200], reference.run(plan, picture[:, :120])[:, :200])
+    assert all(np.array_equal(network.run(picture, threads), wanted) for threads in (2, 3, 5, 8))
 
 
 @built

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from fused_kit import TrunkGraph, noise
+from fused_kit import TrunkGraph, noise, painter_trunk
 from kit import SIGNED_ZERO, upscaler_graph
 from onnx import TensorProto, helper, numpy_helper
 
@@ -141,6 +142,74 @@ def shifted(g: TrunkGraph) -> onnx.ModelProto:
 @pytest.mark.parametrize("write", [dense, grouped, residual, clipped, shifted])
 def test_other_trunks(write: Callable[[TrunkGraph], onnx.ModelProto], tmp_path: Path) -> None:
     agree(write(TrunkGraph(16)), tmp_path)
+
+
+def film_values(model: onnx.ModelProto, seed: int = 0) -> np.ndarray:
+    """What a FiLM network might give: (1, values, 1, 1) float32."""
+    count = model.graph.input[1].type.tensor_type.shape.dim[1].dim_value
+    return np.random.default_rng(seed).normal(0, 0.2, (1, count, 1, 1)).astype(np.float32)
+
+
+def test_film() -> None:
+    """Scales and shifts per picture, expansion, residuals on their own grids: as ONNX Runtime computes it."""
+    model, picture = painter_trunk(TrunkGraph(16)), noise(12, 16)
+    plan, session = compiled(model), onnxruntime.InferenceSession(model.SerializeToString())
+    assert [layer.film for layer in plan.layers] == [False, True, False, True, True, False, True]
+    assert [layer.residual is not None for layer in plan.layers] == [False, False, False, True, False, False, True]
+    paintings = []
+    for seed in range(2):
+        values = film_values(model, seed)
+        theirs = session.run(None, {"x": picture[None], "film": values})[0][0]
+        paintings.append(reference.run(plan, picture, plan.film(values.reshape(-1))))
+        gap = np.abs(paintings[-1].astype(int) - theirs)
+        assert gap.max() <= 2 and gap.mean() < 0.05
+    assert (paintings[0] != paintings[1]).mean() > 0.2, "the values do something"
+
+
+def unshifted(g: TrunkGraph) -> onnx.ModelProto:
+    ((scale, _),) = g.films(16)
+    return g.finish(g.activation(g.op("Mul", g.conv(g.head, 16, 16, 1), scale)))
+
+
+def unscaled(g: TrunkGraph) -> onnx.ModelProto:
+    ((_, shift),) = g.films(16)
+    return g.finish(g.activation(g.op("Add", g.conv(g.head, 16, 16, 1), shift)))
+
+
+def modulated_late(g: TrunkGraph) -> onnx.ModelProto:
+    """FiLM would act on the residual too."""
+    (film,) = g.films(16)
+    y = g.op("Add", g.conv(g.head, 16, 16, 1), g.head)
+    return g.finish(g.activation(g.modulated(y, film)))
+
+
+def modulated_narrowly(g: TrunkGraph) -> onnx.ModelProto:
+    (film,) = g.films(1)
+    return g.finish(g.activation(g.modulated(g.conv(g.head, 16, 16, 1), film)))
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (unshifted, "a FiLM scale without its shift"),
+        (unscaled, "a FiLM shift without its scale"),
+        (modulated_late, "FiLM elsewhere than right behind a convolution"),
+        (modulated_narrowly, "of another number of channels"),
+    ],
+)
+def test_film_it_does_not_run(write: Callable[[TrunkGraph], onnx.ModelProto], reason: str) -> None:
+    assert reason in refused(write(TrunkGraph(16)))
+
+
+def test_a_second_input_of_another_shape() -> None:
+    model = painter_trunk(TrunkGraph(16))
+    model.graph.input[1].type.tensor_type.shape.dim[3].dim_value = 2
+    assert "which is no FiLM" in refused(model)
+
+
+def test_the_painter_is_refused_by_its_operators() -> None:
+    with pytest.raises(Unsupported, match=r"^operators MatMul, Resize, Softmax, Sub, Unsqueeze$"):
+        compiler.load(bundle.ZOO / "icons" / "int8.onnx")
 
 
 def test_what_the_steps_become() -> None:

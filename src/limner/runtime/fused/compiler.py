@@ -2,7 +2,8 @@
 
 The nodes are followed once, in their order. What stands between the picture and its first grid, beside the network
 (the enlarged picture) and behind it (pixel shuffle) is run on a probe; what stands between is a chain of integer
-convolutions, and becomes layers: Conv on grids, [+ a tensor], [Relu or Clip], QuantizeLinear.
+convolutions, and becomes layers: Conv on grids, [* scale + shift], [+ a tensor], [Relu or Clip], QuantizeLinear. Scales
+and shifts (FiLM) are parts of a second input, one number a channel.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limner.runtime.fused import probe, reader
-from limner.runtime.fused.plan import Convolution, Layer, Plan, Residual, Unsupported
+from limner.runtime.fused.plan import Convolution, Layer, Modulation, Plan, Residual, Unsupported
 from limner.runtime.fused.reader import Node
 
 CHANNEL_STEP = 16
@@ -45,7 +46,9 @@ def load(path: Path) -> Plan:
 
 def compile_graph(graph: reader.Graph) -> Plan:
     """The plan of a graph. Raises Unsupported."""
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+    if unknown := sorted({node.kind for node in graph.nodes} - KNOWN):
+        raise Unsupported(f"operator{'s' * (len(unknown) > 1)} {', '.join(unknown)}")
+    if len(graph.inputs) not in (1, 2) or len(graph.outputs) != 1:
         raise Unsupported(f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs instead of one each")
     compiler = _Compiler(graph)
     for node in graph.nodes:
@@ -71,11 +74,21 @@ class _Integers:
     scale: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Film:
+    """Values start..start + size of the second input, plus a number."""
+
+    start: int
+    size: int
+    plus: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class _Sum:
     """A convolution's result, not yet rounded: (sums * step + residual + picture) * factor + offset, then clipped.
 
     `step`: float64 (out,), the value of one unit of the integer sums. `picture`: what was added of the probe's run.
+    With `scale` and `shift` the first term is sums * step * scale + shift.
     """
 
     source: _Edge
@@ -85,6 +98,8 @@ class _Sum:
     step: NDArray[np.float64]
     residual: _Edge | None = None
     picture: NDArray[Any] | None = None
+    scale: _Film | None = None
+    shift: _Film | None = None
     factor: float = 1.0
     offset: float = 0.0
     low: float = -math.inf
@@ -99,29 +114,33 @@ class _Sum:
         return replace(self, low=min(max(self.low, low), high), high=max(min(self.high, high), low))
 
 
-_Value = NDArray[Any] | _Edge | _Integers | _Sum | None
+_Value = NDArray[Any] | _Edge | _Integers | _Sum | _Film | None
 
 
 class _Compiler:
     """Values by name while the nodes are followed, and the stages found so far."""
 
     def __init__(self, graph: reader.Graph) -> None:
-        (name,) = graph.inputs
+        name, *film = graph.inputs
         self._probe = probe.picture(_colours(graph.shapes[name]))
         self._values: dict[str, _Value] = {**graph.constants, name: self._probe, "": None}
+        self._values |= {each: _film(graph.shapes[each]) for each in film}
         self._layers: list[Layer] = []
+        self._modulations: list[Modulation] = []
         self._rounded: dict[tuple[str, float, int], _Edge] = {}
         self._cells = self._probe.shape[1:3]
         self._tail: _Sum | None = None
 
     def follow(self, node: Node) -> None:
         """Work out what one node makes. Raises Unsupported."""
-        if len(node.outputs) != 1 or any(name not in self._values for name in node.inputs):
+        several = len(node.outputs) != 1 and node.kind != "Split"
+        if several or any(name not in self._values for name in node.inputs):
             raise Unsupported(f"operator {node.kind} with inputs that nothing makes, or several outputs")
         arguments = [self._values[name] for name in node.inputs]
         try:
             with np.errstate(all="ignore"):
-                self._values[node.outputs[0]] = self._made(node, arguments)
+                made = _split(node, *arguments) if node.kind == "Split" else [self._made(node, arguments)]
+                self._values |= {name: value for name, value in zip(node.outputs, made, strict=True) if name}
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError):
             raise Unsupported(f"operator {node.kind} with inputs or attributes of another kind") from None
 
@@ -133,6 +152,8 @@ class _Compiler:
         if node.kind == "Cast" and isinstance(arguments[0], _Sum):
             return self._painted(node, arguments[0])
         active = node.kind == "Conv" or any(isinstance(value, _Sum | _Edge) for value in arguments)
+        if node.kind == "Add" and not active and any(isinstance(value, _Film) for value in arguments):
+            return _raised(*arguments)
         if active and node.kind in _STEPS:
             return _STEPS[node.kind](node, *arguments)
         return probe.run(node, [_array(value) for value in arguments])
@@ -144,8 +165,11 @@ class _Compiler:
             edge, self._cells = _picture(self._probe, value, step, point), value.shape[2:]
             return edge
         if (name, step, point) not in self._rounded:
-            layer = _layer(_sum(value), step, point)
+            layer, total = _layer(_sum(value), step, point), _sum(value)
             self._layers.append(layer)
+            if total.scale and total.shift:
+                where = Modulation(total.scale.start, total.shift.start, total.scale.plus, step / total.factor)
+                self._modulations.append(where)
             self._rounded[name, step, point] = _Edge(len(self._layers), layer.outputs, step, point)
         return self._rounded[name, step, point]
 
@@ -153,7 +177,7 @@ class _Compiler:
         """The clamped sum becomes bytes: from here on the probe carries each value's own number."""
         if node.attributes.get("to") != TO_UINT8 or (total.low, total.high, total.offset) != (0.0, 255.0, 0.5):
             raise Unsupported("an end other than + 0.5, clip to 0..255, cast to uint8")
-        if self._tail is not None or total.picture is None or total.residual is not None:
+        if self._tail is not None or total.picture is None or total.residual is not None or total.scale:
             raise Unsupported("an end without the enlarged picture, or two ends")
         if total.picture.shape != (1, len(total.step), *self._cells):
             raise Unsupported("an enlarged picture of another size than the network's result")
@@ -171,7 +195,7 @@ class _Compiler:
         _check_enlarged(self._tail, order, self._probe, side // unshuffle)
         tail = _stage(self._tail, self._tail.step * self._tail.factor)
         tail = replace(tail, weight=tail.weight[order], bias=tail.bias[order], multiplier=tail.multiplier[order])
-        plan = Plan(tuple(self._layers), tail, side // unshuffle, unshuffle, colours)
+        plan = Plan(tuple(self._layers), tail, side // unshuffle, unshuffle, colours, tuple(self._modulations))
         _check(plan)
         return plan
 
@@ -216,6 +240,27 @@ def _dequantized(node: Node, value: _Value, scale: _Value, zero: _Value = None) 
     if (zero is not None and _array(zero).any()) or (per_channel and node.attributes.get("axis") != 0):
         raise Unsupported("weights on another grid than one symmetric scale per output channel")
     return _Integers(_array(value), step.reshape(-1) if per_channel else step.reshape(()))
+
+
+def _film(shape: tuple[int | None, ...]) -> _Film:
+    if len(shape) != 4 or shape[0] not in (None, 1) or not shape[1] or shape[2:] != (1, 1):
+        raise Unsupported(f"a second input of shape {shape}, which is no FiLM of (1, values, 1, 1)")
+    return _Film(0, shape[1])
+
+
+def _split(node: Node, value: _Value, sizes: _Value = None) -> list[_Value]:
+    """The second input in parts, one for each output."""
+    parts = [int(size) for size in _array(sizes).tolist()]
+    if not isinstance(value, _Film) or node.attributes.get("axis") != 1 or min(parts) < 1 or sum(parts) != value.size:
+        raise Unsupported("a Split of something else than the FiLM input")
+    starts = value.start + np.cumsum([0, *parts[:-1]])
+    return [replace(value, start=int(start), size=size) for start, size in zip(starts, parts, strict=True)]
+
+
+def _raised(left: _Value, right: _Value) -> _Film:
+    part, number = (left, right) if isinstance(left, _Film) else (right, left)
+    assert isinstance(part, _Film)
+    return replace(part, plus=part.plus + float(_array(number).item()))
 
 
 def _colours(shape: tuple[int | None, ...]) -> int:
@@ -296,17 +341,35 @@ def _clip(_: Node, value: _Value, low: _Value = None, high: _Value = None) -> _S
 
 def _scaled(_: Node, left: _Value, right: _Value) -> _Sum:
     total, factor = (right, left) if isinstance(right, _Sum) else (left, right)
-    number = float(_array(factor).item())
     total = _sum(total)
+    if isinstance(factor, _Film):
+        return _modulated(total, factor)
+    _check_modulated(total)
+    number = float(_array(factor).item())
     if total.clipped or not (math.isfinite(number) and number > 0):
         raise Unsupported("a Mul behind a Clip or by no positive number")
     return replace(total, factor=total.factor * number, offset=total.offset * number)
 
 
+def _modulated(total: _Sum, scale: _Film) -> _Sum:
+    plain = total.scale is None and total.residual is None and total.picture is None and not total.clipped
+    if not plain or total.factor != 1 or total.offset or scale.size != len(total.step):
+        raise Unsupported("FiLM elsewhere than right behind a convolution, or of another number of channels")
+    return replace(total, scale=scale)
+
+
+def _check_modulated(total: _Sum) -> None:
+    if total.scale and not total.shift:
+        raise Unsupported("a FiLM scale without its shift")
+
+
 def _added(_: Node, left: _Value, right: _Value) -> _Sum:
-    """A number, the enlarged picture, or a tensor."""
+    """A number, the enlarged picture, a tensor, or the shift of a FiLM."""
     total, other = (right, left) if isinstance(right, _Sum) else (left, right)
     total = _sum(total)
+    if isinstance(other, _Film):
+        return _shifted(total, other)
+    _check_modulated(total)
     if total.clipped:
         raise Unsupported("an Add behind a Relu or Clip")
     if isinstance(other, np.ndarray) and other.size == 1:
@@ -318,6 +381,12 @@ def _added(_: Node, left: _Value, right: _Value) -> _Sum:
     return replace(total, picture=_array(other))
 
 
+def _shifted(total: _Sum, shift: _Film) -> _Sum:
+    if total.scale is None or total.shift or total.clipped or shift.plus or shift.size != len(total.step):
+        raise Unsupported("a FiLM shift without its scale, or of another number of channels")
+    return replace(total, shift=shift)
+
+
 _STEPS: dict[str, Callable[..., _Sum]] = {
     "Conv": _convolved,
     "Relu": _relu,
@@ -325,12 +394,14 @@ _STEPS: dict[str, Callable[..., _Sum]] = {
     "Mul": _scaled,
     "Add": _added,
 }
+KNOWN = {*_STEPS, *probe.OPERATORS, "QuantizeLinear", "DequantizeLinear", "Cast", "Split"}
 
 
 def _layer(total: _Sum, scale: float, zero: int) -> Layer:
     """The convolution that QuantizeLinear ends."""
     if total.picture is not None or total.offset:
         raise Unsupported("a picture or a number added in the middle of the network")
+    _check_modulated(total)
     step = scale / total.factor
     stage = _stage(total, total.step / step)
     residual = total.residual
@@ -338,13 +409,14 @@ def _layer(total: _Sum, scale: float, zero: int) -> Layer:
         _check_multiplier(np.float64(residual.scale / step))
     added = residual and Residual(residual.tensor, residual.zero, np.float32(residual.scale / step))
     low, high = (int(np.clip(np.rint(limit / scale) + zero, 0, 255)) for limit in (total.low, total.high))
-    return Layer(**vars(stage), zero_out=zero, low=low, high=high, residual=added)
+    return Layer(**vars(stage), zero_out=zero, low=low, high=high, residual=added, film=total.scale is not None)
 
 
 def _stage(total: _Sum, multiplier: NDArray[np.float64]) -> Convolution:
     _check_multiplier(multiplier)
-    # Where a residual or the picture is added, the kernels round in another way, and the grid gains nothing.
-    exact = _on_grid(multiplier) if total.residual is None and total.picture is None else multiplier
+    # Where a residual, FiLM or the picture is added, the kernels round in another way, and the grid gains nothing.
+    alone = total.residual is None and total.scale is None and total.picture is None
+    exact = _on_grid(multiplier) if alone else multiplier
     source = total.source
     return Convolution(source.tensor, source.zero, total.weight, total.bias, exact.astype(np.float32), total.groups)
 

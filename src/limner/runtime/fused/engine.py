@@ -30,6 +30,8 @@ class FusedEngine:
     def __init__(self, path: Path, threads: int) -> None:
         self.path, self.threads = path, threads
         self.plan = compiler.load(path)
+        if self.plan.modulations:
+            raise Unsupported("a second input, for FiLM, which only its own interface takes")
         self.network = native.Network(self.plan)
 
     def session(self, height: int, width: int, streams: int = 1) -> Session:

@@ -87,9 +87,22 @@ class Layer(Convolution):
     film: bool = False
 
 
+@dataclass(frozen=True)
+class Modulation:
+    """Where a FiLM layer's values lie in the graph's second input: scales at `scale`, shifts at `shift`.
+
+    `plus` is added to each scale; shifts come in units of `step` of the layer's result.
+    """
+
+    scale: int
+    shift: int
+    plus: float
+    step: float
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Layers in the order they run, then the tail.
+    """Layers in the order they run, then the tail. `modulations`: of the FiLM layers of a graph, in that order.
 
     Pictures have `colours` channels. Layers work on cells of `unshuffle` x `unshuffle` pixels, channels ordered (row,
     column, colour); so are the tail's colours * (scale * unshuffle)**2 channels. The tail's sums are in units of the
@@ -101,6 +114,12 @@ class Plan:
     scale: int
     unshuffle: int = 1
     colours: int = 3
+    modulations: tuple[Modulation, ...] = ()
+
+    def film(self, values: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """(scales, shifts) of every FiLM layer, from what the graph's second input would hold: (count,) float32."""
+        layers = [layer for layer in self.layers if layer.film]
+        return [_modulated(layer.outputs, at, values) for layer, at in zip(layers, self.modulations, strict=True)]
 
     @property
     def stages(self) -> tuple[Convolution, ...]:
@@ -116,3 +135,10 @@ class Plan:
     def weight_bytes(self) -> int:
         """Weights, biases and multipliers."""
         return sum(stage.weight.nbytes + stage.bias.nbytes + stage.multiplier.nbytes for stage in self.stages)
+
+
+def _modulated(
+    count: int, at: Modulation, values: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    scales, shifts = (values[start : start + count] for start in (at.scale, at.shift))
+    return scales + np.float32(at.plus), shifts * np.float32(1 / at.step)

@@ -1,4 +1,4 @@
-// The C interface: networks, workspaces kept between calls, tiles shared among threads.
+// The C interface: networks, and what calls keep for the next one.
 #include "engine.h"
 
 #include <algorithm>
@@ -7,100 +7,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <system_error>
-
-#if !defined(_WIN32)
-#include <unistd.h>
-#endif
 
 #include "limner_fused.h"
-
-namespace lf {
-
-// Rings of about this many bytes for one tile: wider pictures are cut into strips.
-constexpr int64_t kRingBytes = int64_t(3) << 20;
-constexpr int32_t kStripLeast = 64, kBandLeast = 16;
-
-int64_t process() {
-#if defined(_WIN32)
-  return 1;
-#else
-  return getpid();
-#endif
-}
-
-Pool::~Pool() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
-  for (std::thread &worker : workers_) owner_ == process() ? worker.join() : worker.detach();
-}
-
-template <class Work>
-void Pool::share(int32_t tiles, int32_t threads, Work &&work) {
-  Job job;
-  job.work = [](void *context, int32_t tile) { (*static_cast<std::remove_reference_t<Work> *>(context))(tile); };
-  job.context = &work;
-  job.tiles = tiles;
-  job.helpers = std::min(threads, tiles) - 1;
-  run(job, threads);
-}
-
-void Pool::run(Job &job, int32_t threads) {
-  if (job.helpers < 1) return drain(job);
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    start(threads - 1);
-    jobs_.push_back(&job);
-  }
-  wake_.notify_all();
-  drain(job);
-  std::unique_lock<std::mutex> lock(mutex_);
-  jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
-  done_.wait(lock, [&] { return job.active == 0; });
-}
-
-// As many workers as asked for, or as the system allows: the caller can do all the work itself.
-void Pool::start(int32_t workers) {
-  owner_ = workers_.empty() ? process() : owner_;
-  try {
-    while (int32_t(workers_.size()) < workers) workers_.emplace_back([this] { serve(); });
-  } catch (const std::system_error &) {
-  }
-}
-
-void Pool::serve() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  for (;;) {
-    const auto open = [](const Job *job) { return job->helpers > 0; };
-    auto found = jobs_.end();
-    wake_.wait(lock, [&] { return stop_ || (found = std::find_if(jobs_.begin(), jobs_.end(), open)) != jobs_.end(); });
-    if (stop_) return;
-    Job &job = **found;
-    --job.helpers;
-    ++job.active;
-    lock.unlock();
-    drain(job);
-    lock.lock();
-    --job.active;
-    done_.notify_all();
-  }
-}
-
-void Pool::drain(Job &job) {
-  for (int32_t tile; (tile = job.next.fetch_add(1)) < job.tiles;) job.work(job.context, tile);
-}
-
-}  // namespace lf
 
 struct lf_net {
   lf::Network network;
   lf::Pool pool;
   std::mutex mutex;
-  std::vector<std::unique_ptr<lf::Workspace>> idle;
-  int64_t bytes = 0;
+  std::vector<std::unique_ptr<lf::Crew>> idle;
+  int64_t bytes = 0;  // of workspaces
   bool profiling = false;
   std::vector<double> seconds;
 };
@@ -108,52 +23,33 @@ struct lf_net {
 namespace lf {
 namespace {
 
-// A workspace of at least `columns`, from those idle when one is wide enough.
-std::unique_ptr<Workspace> take(lf_net &net, int32_t columns) {
-  {
+// The crew that a call has given back last, or a new one; given back at the end.
+class Borrowed {
+ public:
+  explicit Borrowed(lf_net &net) : net_(net) {
     std::lock_guard<std::mutex> lock(net.mutex);
-    if (!net.idle.empty()) {
-      std::unique_ptr<Workspace> found = std::move(net.idle.back());
-      net.idle.pop_back();
-      if (found->columns() >= columns) return found;
-      net.bytes -= found->bytes();
+    if (net.idle.empty()) {
+      crew_ = std::make_unique<Crew>();
+      return;
     }
+    crew_ = std::move(net.idle.back());
+    net.idle.pop_back();
+    before_ = crew_->bytes();
   }
-  auto made = std::make_unique<Workspace>(net.network, columns);
-  std::lock_guard<std::mutex> lock(net.mutex);
-  net.bytes += made->bytes();
-  return made;
-}
-
-void give_back(lf_net &net, std::unique_ptr<Workspace> workspace) {
-  std::lock_guard<std::mutex> lock(net.mutex);
-  net.idle.push_back(std::move(workspace));
-}
-
-int32_t strip_columns(const Network &net) {
-  int64_t column = 1;
-  for (const Tensor &t : net.tensors) column += t.halo >= 0 ? t.depth * t.stride : 0;
-  const int64_t fit = std::min<int64_t>(kRingBytes / column, 1 << 16);
-  return std::max<int32_t>({kStripLeast, 8 * net.tensors[0].halo, int32_t(fit)});
-}
-
-struct Grid {
-  int32_t strips, bands, rows, columns;
-  Tile tile(int32_t index) const {
-    const int64_t x = index % strips, y = index / strips;
-    return {int32_t(rows * y / bands), int32_t(rows * (y + 1) / bands), int32_t(columns * x / strips),
-            int32_t(columns * (x + 1) / strips)};
+  ~Borrowed() {
+    std::lock_guard<std::mutex> lock(net_.mutex);
+    net_.bytes += crew_->bytes() - before_;
+    net_.idle.push_back(std::move(crew_));
   }
-  int32_t widest() const { return (columns + strips - 1) / strips; }
+  Borrowed(const Borrowed &) = delete;
+  Borrowed &operator=(const Borrowed &) = delete;
+  Crew *operator->() const { return crew_.get(); }
+
+ private:
+  lf_net &net_;
+  std::unique_ptr<Crew> crew_;
+  int64_t before_ = 0;
 };
-
-// Strips so that rings stay small; bands so that every thread has work.
-Grid divide(const Network &net, int32_t rows, int32_t columns, int32_t threads) {
-  const int32_t widest = strip_columns(net);
-  const int32_t strips = columns / widest + (columns % widest > 0);
-  const int32_t wanted = threads == 1 || strips >= 4 * threads ? 1 : (threads + strips - 1) / strips;
-  return {strips, std::max(1, std::min(wanted, rows / kBandLeast)), rows, columns};
-}
 
 std::string check(const Network &net, const Call &call, int32_t height, int32_t width, int32_t threads) {
   if (!call.in || !call.out) return "the input or output buffer is missing.";
@@ -170,26 +66,15 @@ std::string check(const Network &net, const Call &call, int32_t height, int32_t 
 }
 
 void run(lf_net &net, const Call &call, int32_t threads) {
-  const Grid grid = divide(net.network, call.rows, call.columns, threads);
-  // Allocated before any thread starts, so that running out of memory is an error here.
-  std::vector<std::unique_ptr<Workspace>> ready;
-  const int32_t tiles = grid.strips * grid.bands;
-  for (int32_t i = 0; i < std::min(threads, tiles); ++i) ready.push_back(take(net, grid.widest()));
-  std::mutex mutex;
-  net.pool.share(tiles, threads, [&](int32_t index) {
-    std::unique_ptr<Workspace> mine;
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      mine = std::move(ready.back());
-      ready.pop_back();
-    }
-    std::vector<double> seconds(net.profiling ? net.network.layers.size() : 0);
-    mine->run(call, grid.tile(index), seconds.empty() ? nullptr : seconds.data());
-    std::lock_guard<std::mutex> lock(mutex);
-    ready.push_back(std::move(mine));
+  const Borrowed crew(net);
+  crew->prepare(net.network, divide(net.network, call.rows, call.columns, threads), threads);
+  net.pool.share(crew->threads(), [&] {
+    if (!net.profiling) return crew->work(call, nullptr);
+    std::vector<double> seconds(net.network.layers.size());
+    crew->work(call, seconds.data());
+    std::lock_guard<std::mutex> lock(net.mutex);
     for (size_t i = 0; i < seconds.size(); ++i) net.seconds[i] += seconds[i];
   });
-  for (auto &workspace : ready) give_back(net, std::move(workspace));
 }
 
 void say(char *error, size_t size, const std::string &text) {

@@ -19,7 +19,7 @@ namespace lf {
 
 constexpr int kUnit = 16;
 constexpr int kBlock = 32;
-constexpr int kChunk = 64;      // pixels a depthwise call works on at most; what it touches stays in the L1 cache
+constexpr int kChunk = 80;      // pixels a depthwise call works on at most; what it touches stays in the L1 cache
 constexpr int kOvershoot = 16;  // pixels a kernel may read or write beyond those asked for
 
 constexpr int32_t kMagicBits = 0x4B400000;
@@ -54,6 +54,7 @@ struct Matrix {
   const int32_t *bias;      // [units][16 lanes], plus kMagicBits
   const float *multiplier;  // [units][16 lanes]
   const float *addend;      // [units][16 lanes]; null when the multiply-add above would not be exact
+  bool bounded;             // tail: no sum reaches 2^22, and no result with its centre leaves 16 bits
   const float *shift;       // [units][16 lanes] or null
   Requant requant;
   uint8_t *out;

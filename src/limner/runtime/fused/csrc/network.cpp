@@ -169,22 +169,29 @@ Sum sum_of_columns(const int8_t *weights, int n) {  // [n][8 lanes][4]
   return sum;
 }
 
-// Whether one multiply-add rounds exactly (see kernels.h) and leaves 16 bits.
-bool rounds_exactly(const lf_layer &l, int64_t taps) {
-  if (l.film || l.residual != LF_NONE || (l.kind == LF_CONV && l.out_zero % 2)) return false;
+// Whether sums stay below 2^22 and, scaled and with a tail's centre added, within 16 bits.
+bool stays_small(const lf_layer &l, int64_t taps) {
   for (int o = 0; o < l.out_channels; ++o) {
     int64_t reach = std::abs(int64_t(l.bias[o]));
     for (int64_t i = 0; i < taps; ++i) reach += 255 * std::abs(int(l.weight[o * taps + i]));
+    if (reach >= 1 << 22 || double(reach) * l.multiplier[o] + 255 >= 32767) return false;
+  }
+  return true;
+}
+
+// Whether one multiply-add rounds exactly (see kernels.h), for a layer that stays small.
+bool rounds_exactly(const lf_layer &l) {
+  if (l.film || l.residual != LF_NONE || (l.kind == LF_CONV && l.out_zero % 2)) return false;
+  for (int o = 0; o < l.out_channels; ++o) {
     const double steps = std::ldexp(double(l.multiplier[o]), 22);
-    // With a tail's centre added the result must still be 16 bits.
-    if (reach >= 1 << 22 || steps != std::rint(steps) || l.multiplier[o] > 1) return false;
-    if (double(reach) * l.multiplier[o] + 255 >= 32767) return false;
+    if (steps != std::rint(steps) || l.multiplier[o] > 1) return false;
   }
   return true;
 }
 
 void pack_values(Layer &layer, const lf_layer &l, const Order &order) {
-  const bool exact = rounds_exactly(l, int64_t(l.in_channels / l.groups) * l.kernel * l.kernel);
+  layer.bounded = stays_small(l, int64_t(l.in_channels / l.groups) * l.kernel * l.kernel);
+  const bool exact = layer.bounded && rounds_exactly(l);
   const int32_t zero = l.kind == LF_TAIL ? 0 : l.out_zero;
   for (int32_t channel : order) {
     const float multiplier = channel < 0 ? 0 : l.multiplier[channel];

@@ -32,6 +32,7 @@ struct Layer {
   std::vector<int32_t> bias, channel;
   std::vector<float> multiplier, addend;  // addend: empty when the general way of rounding is needed
   std::vector<uint8_t> centre_index;
+  bool bounded = false;  // see Matrix
   int32_t film_at = -1;  // first float of this layer in lf_run's film
 };
 

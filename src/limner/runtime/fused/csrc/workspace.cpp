@@ -1,4 +1,4 @@
-// One tile of the output: rows of all layers, made on demand in pairs and kept in rings.
+// One side of a tile of the output: rows of all layers, made on demand in pairs and kept in rings.
 //
 // A layer's rows are made when the next layer first needs them. Rows and columns beyond the tile that later layers
 // look at (the halo) are made too; beyond the picture there is nothing to make, and pads hold the zero point.
@@ -20,7 +20,16 @@ int64_t round_up(int64_t a, int64_t to) { return (a + to - 1) / to * to; }
 // Pixels at a time where no depthwise layer takes part: what is read of a row fits a quarter of the L1 cache.
 constexpr int32_t kWideChunk = 256;
 
-int32_t chunk_of(int64_t stride) { return std::max<int32_t>(kChunk, int32_t(std::min<int64_t>(kWideChunk, 8192 / stride))); }
+int32_t chunk_of(int64_t stride) { return int32_t(std::max<int64_t>(64, std::min<int64_t>(kWideChunk, 8192 / stride / 8 * 8))); }
+
+// Where one does, its input, sums and result together fill the L1 cache.
+int32_t depthwise_chunk(int64_t stride) { return stride > kBlock ? 64 : kChunk; }
+
+// `columns` in equal parts of at most `most`, a multiple of 8.
+int32_t even_part(int32_t columns, int32_t most) {
+  const int32_t parts = (columns + most - 1) / most;
+  return int32_t(round_up((columns + parts - 1) / parts, 8));
+}
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -76,27 +85,42 @@ Workspace::Workspace(const Network &net, int32_t columns) : net_(net), columns_(
 
 Workspace::~Workspace() { std::free(memory_); }
 
-void Workspace::run(const Call &call, const Tile &tile, double *seconds) {
+void Workspace::enter(const Call &call, Meeting &meeting, int side) {
   call_ = &call;
-  seconds_ = seconds;
-  place(call, tile);
-  modulate(call.film);
-  if (seconds_) mark_ = now();
-  advance(int(rows_.size()) - 1, tile.bottom - 1);
-}
-
-void Workspace::place(const Call &call, const Tile &tile) {
+  meeting_ = &meeting;
+  side_ = side;
+  const Tile &tile = meeting.tile();
+  const int32_t first = side ? call.rows - tile.bottom : tile.top, end = side ? call.rows - tile.top : tile.bottom;
   for (size_t i = 0; i < rows_.size(); ++i) {
     const int32_t halo = net_.tensors[i].halo;
     if (halo < 0) continue;
     Rows &r = rows_[i];
-    r.start = r.next = tile.top - halo;
-    r.top = std::max(0, tile.top - halo);
-    r.bottom = std::min(call.rows, tile.bottom + halo);
+    r.next = first - halo;
+    r.top = std::max(0, first - halo);
+    r.bottom = r.end = std::min(call.rows, end + halo);
     r.left = std::max(0, tile.left - halo);
     r.right = std::min(call.columns, tile.right + halo);
+    r.made.store(r.top, std::memory_order_relaxed);
   }
   rows_[0].next = rows_[0].top;
+  modulate(call.film);
+  meeting.enter(side, *this);
+}
+
+// The output's rows pull those of the tensors before it. A side that ends above the output's rows has rows left that the
+// other side looks at.
+void Workspace::run(double *seconds) {
+  seconds_ = seconds;
+  if (seconds_) mark_ = now();
+  for (int tensor = int(rows_.size()) - 1; tensor >= 0; --tensor)
+    if (net_.tensors[tensor].halo >= 0) advance(tensor, rows_[tensor].bottom - 1);
+  meeting_->leave(side_);
+}
+
+// Where the two sides meet, all tensors of this one end.
+void Workspace::find_seam() {
+  const int32_t seam = rows_[0].top + meeting_->claimed(side_);
+  for (Rows &r : rows_) r.bottom = std::min(r.bottom, seam);
 }
 
 void Workspace::modulate(const float *film) {
@@ -114,7 +138,18 @@ void Workspace::modulate(const float *film) {
 
 uint8_t *Workspace::row_of(int tensor, int32_t row) const {
   const Rows &r = rows_[tensor];
-  if (row < r.top || row >= r.bottom) return r.outside;
+  if (row < r.top || row >= r.end) return r.outside;
+  if (row >= r.bottom) return row_of_other(tensor, row);
+  return r.ring + row % net_.tensors[tensor].depth * r.row_bytes;
+}
+
+// A row beyond the seam. The other side makes it before it needs the row of this side that is made of it, and keeps it
+// until this side has left.
+uint8_t *Workspace::row_of_other(int tensor, int32_t row) const {
+  const Workspace &other = meeting_->side(1 - side_);
+  const Rows &r = other.rows_[tensor];
+  row = call_->rows - 1 - row;
+  wait_until([&] { return r.made.load(std::memory_order_acquire) > row; });
   return r.ring + row % net_.tensors[tensor].depth * r.row_bytes;
 }
 
@@ -125,14 +160,16 @@ uint8_t *Workspace::pixel_of(int tensor, int32_t row, int32_t column) const {
 
 void Workspace::advance(int tensor, int32_t row) {
   Rows &r = rows_[tensor];
-  row = std::min(row, r.bottom - 1);
-  while (r.next <= row) {
-    if (tensor == 0) {
-      enter_row(r.next++);
-    } else {
+  while (r.next <= std::min(row, r.bottom - 1)) {  // on the way there the seam may be found, and the bottom rises
+    if (tensor > 0) {
       make_pair(net_.stages[net_.stage_of[tensor]], r.next);
       r.next += 2;
+    } else if (meeting_->claim(side_)) {
+      enter_row(r.next++);
+    } else {
+      find_seam();
     }
+    r.made.store(std::min(r.next, r.bottom), std::memory_order_release);
   }
 }
 
@@ -142,7 +179,7 @@ void Workspace::enter_row(int32_t row) {
   const int64_t cell = net_.unshuffle, run = cell * net_.picture_channels;
   uint8_t *to = pixel_of(0, row, r.left);
   for (int64_t y = 0; y < cell; ++y) {
-    const uint8_t *from = call_->in + (row * cell + y) * call_->in_stride + r.left * run;
+    const uint8_t *from = call_->in + (turned(row) * cell + y) * call_->in_stride + r.left * run;
     if (cell == 1) {
       std::memcpy(to, from, size_t(r.right - r.left) * run);
       break;
@@ -161,19 +198,21 @@ void Workspace::pad_row(int tensor, int32_t row) {
   std::memset(pixel_of(tensor, row, r.right), t.zero, t.pad * t.stride);
 }
 
-// Rows `row` and `row + 1` of what a stage makes, as far as they lie in the tile.
+// Rows `row` and `row + 1` of what a stage makes, as far as they lie in the tile and before the seam.
 void Workspace::make_pair(const Stage &stage, int32_t row) {
   const Layer &first = net_.layers[stage.first()], &last = net_.layers[stage.last()];
   const int tensor = stage.last() + 1;
   const Rows &made = rows_[tensor];
-  const bool wanted[2] = {row >= made.top && row < made.bottom, row + 1 >= made.top && row + 1 < made.bottom};
-  if (!wanted[0] && !wanted[1]) return;
-  const int32_t bottom = row + wanted[1];
+  if (row + 1 < made.top) return;
+  const int32_t bottom = std::min(row + 1, made.bottom - 1);
   advance(first.plan.input + 1, bottom + first.radius);
   if (last.plan.residual >= 0) advance(last.plan.residual + 1, bottom);
   if (last.plan.kind == LF_TAIL) advance(0, bottom);
+  const bool wanted[2] = {row >= made.top && row < made.bottom, row + 1 < made.bottom};
+  if (!wanted[0] && !wanted[1]) return;
   const bool leaves = tensor == int(rows_.size()) - 1;
-  const int32_t chunk = stage.depthwise >= 0 ? kChunk : chunk_of(net_.tensors[first.plan.input + 1].stride);
+  const int64_t stride = net_.tensors[first.plan.input + 1].stride;
+  const int32_t chunk = even_part(made.right - made.left, stage.depthwise >= 0 ? depthwise_chunk(stride) : chunk_of(stride));
   for (int32_t column = made.left; column < made.right; column += chunk) {
     const int32_t pixels = std::min(chunk, made.right - column);
     if (stage.depthwise >= 0 && stage.matrix >= 0) {
@@ -203,7 +242,7 @@ void Workspace::run_depthwise(int index, int32_t row, int32_t column, int32_t pi
   const int input = layer.plan.input + 1;
   Depthwise d;
   for (int i = 0; i <= layer.plan.kernel; ++i)
-    d.rows[i] = pixel_of(input, row - layer.radius + i, column - layer.radius);
+    d.rows[i] = pixel_of(input, side_ ? row + 1 + layer.radius - i : row - layer.radius + i, column - layer.radius);
   d.pixel_stride = net_.tensors[input].stride;
   d.pixels = pixels;
   d.blocks = layer.blocks;
@@ -215,8 +254,8 @@ void Workspace::run_depthwise(int index, int32_t row, int32_t column, int32_t pi
   d.addend = layer.addend.empty() ? nullptr : layer.addend.data();
   d.shift = layer.plan.film ? shift_[index].data() : nullptr;
   d.requant = {layer.plan.out_zero, layer.plan.lo, layer.plan.hi};
-  d.out[0] = out[0];
-  d.out[1] = out[1];
+  d.out[0] = out[side_];
+  d.out[1] = out[1 - side_];
   d.out_stride = stride;
   d.scratch = interleaved_;
   net_.kernels->depthwise(d);
@@ -245,6 +284,7 @@ void Workspace::run_matrix(int index, int32_t row, int32_t column, int32_t pixel
     m.centre_stride = net_.tensors[0].stride;
     m.centre_index = layer.centre_index.data();
   }
+  m.bounded = layer.bounded;
   m.quads = quads_.data();
   m.consecutive = layer.consecutive;
   uint8_t *out = leaves ? staged_ : pixel_of(output, row, column);
@@ -252,7 +292,8 @@ void Workspace::run_matrix(int index, int32_t row, int32_t column, int32_t pixel
     const int64_t unit = int64_t(group) * layer.units_of_group;
     const uint8_t *source[5];
     for (int y = 0; y < plan.kernel; ++y)
-      source[y] = (pointwise ? pointwise : pixel_of(input, row - layer.radius + y, column - layer.radius)) +
+      source[y] = (pointwise ? pointwise : pixel_of(input, side_ ? row + layer.radius - y : row - layer.radius + y,
+                                                    column - layer.radius)) +
                   group * layer.group_bytes;
     for (size_t i = 0; i < layer.places.size(); ++i) quads_[i] = source[layer.places[i].row] + layer.places[i].offset;
     m.weights = layer.weights.data() + unit * layer.pairs * 2 * kUnit * 4;
@@ -277,14 +318,14 @@ void Workspace::deliver(int index, int32_t row, int32_t column, int32_t pixels) 
   const int64_t run = tail ? side * net_.picture_channels : layer.plan.out_channels;
   if (!tail) {
     const std::vector<int32_t> &order = net_.tensors[index + 1].order;
-    uint8_t *to = call_->out + row * call_->out_stride + column * run;
+    uint8_t *to = call_->out + turned(row) * call_->out_stride + column * run;
     for (int32_t p = 0; p < pixels; ++p)
       for (int64_t c = 0; c < run; ++c) to[p * run + order[c]] = staged_[p * staged_stride_ + c];
     return account(index);
   }
   for (int64_t y = 0; y < side; ++y) {
     const uint8_t *from = staged_ + y * run;
-    uint8_t *to = call_->out + (row * side + y) * call_->out_stride + column * run;
+    uint8_t *to = call_->out + (turned(row) * side + y) * call_->out_stride + column * run;
     int32_t p = 0;
     // 16 bytes at a time, the excess overwritten by the next pixel.
     if (run <= 16)
