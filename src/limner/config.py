@@ -94,6 +94,7 @@ class PainterConfig(Section):
     pyramid: bool = Field(
         default=False, description="a picture is the coarser one, enlarged, plus detail; or every head paints it whole"
     )
+    head_kernel: Literal[1, 3] = Field(default=1, description="kernel of the heads that add detail in a pyramid")
     timed: bool = Field(default=False, description="takes the time of a flow as an input (teachers)")
 
     @model_validator(mode="after")

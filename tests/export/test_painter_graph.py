@@ -21,7 +21,7 @@ SHAPES = [
     {},
     {"memory": 0, "attention": (), "kernel": 5},
     {"attention": (0, 1, 2), "heads": 2, "down": (0, 0), "middle": 0},
-    {"pyramid": True},
+    {"pyramid": True, "head_kernel": 3},
 ]
 
 

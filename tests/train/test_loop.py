@@ -17,7 +17,7 @@ from training_kit import tiny
 
 from limner.config import PainterConfig, RunConfig
 from limner.errors import LimnerError
-from limner.models.painter import Painter
+from limner.models.painter import Painter, Text
 from limner.train import checkpoint
 from limner.train.loop import learning_rate, train
 from limner.train.runs import load_run
@@ -162,3 +162,14 @@ def test_a_pyramid_begins_as_the_coarsest_picture_of_another_painter() -> None:
     further = Painter(pyramid.config, 12)
     begin_as(further, pyramid, "pyramid")
     torch.testing.assert_close(further.heads["64"].weight, pyramid.heads["64"].weight)
+
+
+def test_larger_heads_begin_as_the_same_painter() -> None:
+    shape = PainterConfig(widths=(16, 16, 32), condition=16, memory=8, noise=4, pyramid=True)
+    small, large = Painter(shape, 12), Painter(shape.model_copy(update={"head_kernel": 3}), 12)
+    begin_as(large, small, "small")
+    draw = torch.Generator().manual_seed(0)
+    noise, states, pooled = (torch.randn(shape, generator=draw) for shape in ((2, 4, 16, 16), (2, 6, 12), (2, 12)))
+    text = Text(states, torch.ones(2, 6), pooled)
+    torch.testing.assert_close(large(noise, text), small(noise, text))
+    assert large.heads["64"].weight.shape == (64, 16, 3, 3)

@@ -32,10 +32,10 @@ class Text(NamedTuple):
     pooled: Tensor
 
 
-def pointwise(inputs: int, outputs: int, gain: float = 1.0) -> nn.Conv2d:
-    """A 1x1 convolution whose output has `gain` times the standard deviation of its input, and no bias yet."""
-    conv = nn.Conv2d(inputs, outputs, 1)
-    nn.init.normal_(conv.weight, std=gain / math.sqrt(inputs))
+def dense(inputs: int, outputs: int, gain: float = 1.0, kernel: int = 1) -> nn.Conv2d:
+    """A convolution whose output has `gain` times the standard deviation of its input, and no bias yet."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    nn.init.normal_(conv.weight, std=gain / math.sqrt(inputs * kernel**2))
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv
 
@@ -50,13 +50,13 @@ class Block(nn.Module):
     def __init__(self, width: int, expansion: int, kernel: int) -> None:
         super().__init__()
         wide = width * expansion
-        self.widen = pointwise(width, wide, math.sqrt(2.0))
+        self.widen = dense(width, wide, math.sqrt(2.0))
         self.depthwise = nn.Conv2d(wide, wide, kernel, padding=kernel // 2, groups=wide)
         nn.init.normal_(self.depthwise.weight, std=0.5 / kernel)
         with torch.no_grad():  # passes its input, so that a stack of them starts as a stack of pointwise layers
             self.depthwise.weight[:, 0, kernel // 2, kernel // 2] += 1.0
         nn.init.zeros_(self.depthwise.bias)  # type: ignore[arg-type]
-        self.narrow = pointwise(wide, width, 0.3)
+        self.narrow = dense(wide, width, 0.3)
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         scale, shift = film.chunk(2, 1)
@@ -77,10 +77,10 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, text: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = pointwise(width, width, (width // heads) ** -0.25)
-        self.key = pointwise(text, width, (width // heads) ** -0.25)
-        self.value = pointwise(text, width)
-        self.leave = pointwise(width, width, 0.3)
+        self.query = dense(width, width, (width // heads) ** -0.25)
+        self.key = dense(text, width, (width // heads) ** -0.25)
+        self.value = dense(text, width)
+        self.leave = dense(width, width, 0.3)
 
     def forward(self, x: Tensor, text: Text) -> Tensor:
         batch, width, height, _ = x.shape
@@ -108,22 +108,22 @@ class Painter(nn.Module):
         super().__init__()
         self.config, self.text_width = config, text_width
         widths = config.widths
-        self.enter = pointwise(config.noise, widths[0])
-        self.read = pointwise(text_width, config.condition, math.sqrt(2.0))
+        self.enter = dense(config.noise, widths[0])
+        self.read = dense(text_width, config.condition, math.sqrt(2.0))
         if config.timed:
-            self.clock = pointwise(2 * TIME_WAVES, config.condition)
+            self.clock = dense(2 * TIME_WAVES, config.condition)
         self.down = nn.ModuleList(self._stage(level, config.down[level]) for level in range(len(widths) - 1))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.middle = self._stage(len(widths) - 1, config.middle)
-        self.grow = nn.ModuleList(pointwise(b, a) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(dense(b, a) for a, b in pairwise(widths))
         self.up = nn.ModuleList(self._stage(level, config.up[level]) for level in range(len(widths) - 1))
         self.attend = nn.ModuleDict(
             {str(level): CrossAttention(widths[level], text_width, config.heads) for level in config.attention}
         )
         if config.memory:
-            self.recall = pointwise(text_width, config.memory, math.sqrt(2.0))
-            self.imagine = pointwise(config.memory, widths[-1] * config.grids[-1] ** 2, 0.5)
-        self.film = pointwise(config.condition, sum(self.film_widths()), 0.1)
+            self.recall = dense(text_width, config.memory, math.sqrt(2.0))
+            self.imagine = dense(config.memory, widths[-1] * config.grids[-1] ** 2, 0.5)
+        self.film = dense(config.condition, sum(self.film_widths()), 0.1)
         self.heads = nn.ModuleDict({str(side): self._head(side) for side in config.sides})
 
     def _stage(self, level: int, depth: int) -> Stage:
@@ -131,7 +131,8 @@ class Painter(nn.Module):
 
     def _head(self, side: int) -> nn.Conv2d:
         level = self.level_of(side)
-        conv = pointwise(self.config.widths[level], CHANNELS * (side // self.config.grids[level]) ** 2, 0.1)
+        outputs = CHANNELS * (side // self.config.grids[level]) ** 2
+        conv = dense(self.config.widths[level], outputs, 0.1, self.config.head_kernel if self.details(side) else 1)
         if not self.details(side):
             nn.init.constant_(conv.bias, 0.3)  # type: ignore[arg-type]
         return conv

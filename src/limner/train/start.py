@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from limner import bundle
 from limner.config import RunConfig
@@ -35,14 +36,23 @@ def begin_as(network: Painter, other: Painter, source: str) -> None:
     """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone.
 
     Heads of whole pictures are of no use for detail: where only the new painter is a pyramid, its detail starts at 0.
+    A smaller kernel becomes the middle of a larger one.
     """
     if not network.config.timed:
         other.fold()
-    checkpoint.load_weights(network, other.state_dict(), source)
+    own = network.state_dict()
+    taken = {name: centred(weight, own[name]) if name in own else weight for name, weight in other.state_dict().items()}
+    checkpoint.load_weights(network, taken, source)
     for side, head in network.heads.items():
         if network.details(int(side)) and not other.details(int(side)):
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+
+
+def centred(kernel: Tensor, like: Tensor) -> Tensor:
+    """`kernel` (O, I, k, k) with zeros around it, up to the size of `like`; anything else as it is."""
+    around = (like.shape[-1] - kernel.shape[-1]) // 2 if kernel.ndim == like.ndim == 4 else 0
+    return F.pad(kernel, (around,) * 4) if around > 0 else kernel
 
 
 def begin_larger(network: nn.Module, run: Path) -> bool:
