@@ -47,8 +47,7 @@ wheel: | $(VENV)/bin/python
 	rm -rf build dist out/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv out/wheel
-	CC=false CXX=false out/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  --only-binary :all: dist/limner-*.whl
+	CC=false CXX=false out/wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/limner-*.whl
 	out/wheel/bin/limner info --engines
 	out/wheel/bin/limner upscale examples/strawberries.jpg -o out/wheel/strawberries-x4.png
 	ls -l dist

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from limner import bundle
+from limner.cli import reporting
 
 START, END = "<!-- figures -->", "<!-- /figures -->"
 SETS = ("Set5", "Set14", "BSD100")
@@ -49,6 +50,10 @@ SERVER_HEADS = {
         "冷启动，秒",
     ],
 }
+LADDER = "<!-- ladder -->", "<!-- /ladder -->"
+LADDER_HEADS = {"README.md": [*reporting.HEADS, *reporting.GAINS]}
+LADDER_HEADS["README.zh-CN.md"] = ["包", "步骤", "参数", "KB", *(f"毫秒 {engine}" for engine in reporting.ENGINES)]
+LADDER_HEADS["README.zh-CN.md"] += ["相对基准", "质量", "加速", "缩小", "变化"]
 HEADS = {
     "README.md": (
         ["bundle", "KB", "parameters", *SETS, "cost of int8, dB", "ms", "of the yardstick"],
@@ -223,6 +228,14 @@ def painter_block(readme: str, folder: Path) -> str:
     return "\n\n".join([note, table(head, quality), table(names, painting), served])
 
 
+def write_ladder(folder: Path, readmes: list[Path]) -> None:
+    """What `limner ladder` measured, a line for each step of each bundle."""
+    found = [folder / name for name in ("ladder.json", "ladder-icons.json")]
+    rungs = [rung for path in found if path.is_file() for rung in json.loads(path.read_text("utf-8"))]
+    for readme in readmes:
+        write_between(readme, *LADDER, table(LADDER_HEADS[readme.name], reporting.rows(rungs)))
+
+
 def main(folder: Path, readmes: list[Path]) -> None:
     for readme in readmes:
         write_between(readme, START, END, upscaler_block(readme.name, folder))
@@ -231,4 +244,5 @@ def main(folder: Path, readmes: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
+    wanted = [Path(name) for name in sys.argv[1:] if name != "--ladder"]
+    (write_ladder if "--ladder" in sys.argv else main)(wanted[0], wanted[1:])

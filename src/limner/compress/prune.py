@@ -229,11 +229,11 @@ def _moments(network: nn.Module, inputs: tuple[Any, ...], readers: Sequence[nn.C
 
 
 @torch.no_grad()
-def removal_order(prunable: Prunable) -> list[int]:
-    """Blocks in the order to be taken: every next one is that whose loss changes the pictures least."""
+def removal_order(prunable: Prunable, enough: Callable[[Sequence[int]], bool] = lambda order: False) -> list[int]:
+    """Blocks in the order to be taken, up to `enough`: every next one is that whose loss changes the pictures least."""
     true, network = prunable.paint(prunable.network), copy.deepcopy(prunable.network)
     left, order = list(range(prunable.blocks)), list[int]()
-    while len(left) > prunable.least:
+    while len(left) > prunable.least and not enough(order):
         errors = {block: _rms(prunable.paint(_without(prunable, network, block)), true) for block in left}
         order.append(min(left, key=errors.__getitem__))
         left.remove(order[-1])
@@ -265,19 +265,20 @@ def best_within(
         raise UsageError(
             f"{prunable.config.name}: takes {whole:.3g} {unit} as it is, and {limit:.3g} are allowed; ask for less."
         )
-    order, true, found = removal_order(prunable), prunable.paint(prunable.network), list[Candidate]()
-    least = min(cost(prunable.shape(prunable.sizes[-1], order)), whole)
-    if least > limit:
-        raise UsageError(
-            f"{prunable.config.name}: cannot be brought to {limit:.3g} {unit}: its smallest form takes {least:.3g}; "
-            "allow more, or train a smaller network."
-        )
+    order = removal_order(prunable, lambda taken: cost(prunable.shape(prunable.sizes[0], taken)) <= limit)
+    true, found = prunable.paint(prunable.network), list[Candidate]()
     for size in prunable.sizes:
         removed = _fewest(prunable, order, size, cost, limit)
         if removed is not None:
             config, network = prunable.shape(size, order[:removed]), prunable.cut(size, order[:removed])
             found.append(Candidate(config, network, cost(config), _rms(prunable.paint(network), true)))
         advance()
+    if not found:
+        least = min(cost(prunable.shape(size, order)) for size in prunable.sizes)
+        raise UsageError(
+            f"{prunable.config.name}: cannot be brought to {limit:.3g} {unit}: its smallest form takes {least:.3g}; "
+            "allow more, or train a smaller network."
+        )
     return min(found, key=lambda candidate: candidate.error)
 
 

@@ -194,8 +194,10 @@ def _headline(
 
 
 def _is_rival(name: str, manifest: UpscalerManifest) -> bool:
+    """Whether `name` ships for the same scale, with scores on the same test pictures."""
     other = bundle.read(name).manifest
-    return isinstance(other, UpscalerManifest) and other.scale == manifest.scale and other.name != manifest.name
+    alike = isinstance(other, UpscalerManifest) and other.scale == manifest.scale and other.name != manifest.name
+    return alike and _packed_sets(other) == _packed_sets(manifest)
 
 
 def _neighbours(folder: Path, manifest: UpscalerManifest, others: Sequence[str], repeats: int) -> list[Dot]:
@@ -211,6 +213,13 @@ def _neighbours(folder: Path, manifest: UpscalerManifest, others: Sequence[str],
         Dot(row.bundle, row.p50_ms, quality, each.bytes, row.bundle == manifest.name)
         for row, (each, quality) in zip(rows, shown, strict=True)
     ]
+
+
+def _packed_sets(manifest: Manifest) -> list[str]:
+    try:
+        return [row["set"] for row in manifest.scores["fidelity"]["int8"]]
+    except (KeyError, TypeError):
+        return []
 
 
 def _packed_psnr(manifest: Manifest) -> float | None:

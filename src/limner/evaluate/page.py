@@ -199,16 +199,34 @@ def _down(value: float, y: _Range) -> float:
 
 def _ticks(x: _Range, y: _Range) -> str:
     marks = []
-    for value in np.linspace(x.low, x.high, 6)[1:-1]:
-        left = _across(value, x)
+    for value in _round_logarithms(x):
+        left = _across(math.log10(value), x)
         marks.append(f"<line x1='{left:.1f}' x2='{left:.1f}' y1='16' y2='{HEIGHT - BOTTOM}'/>")
         where = f"x='{left:.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle'"
-        marks.append(f"<text class='tick' {where}>{10**value:.3g}</text>")
-    for value in np.linspace(y.low, y.high, 6)[1:-1]:
+        marks.append(f"<text class='tick' {where}>{value:.4g}</text>")
+    for value in _round_values(y):
         top = _down(value, y)
         marks.append(f"<line x1='{LEFT}' x2='{WIDTH - 40}' y1='{top:.1f}' y2='{top:.1f}'/>")
-        marks.append(f"<text class='tick' x='{LEFT - 8}' y='{top + 4:.1f}' text-anchor='end'>{value:.2f}</text>")
+        marks.append(f"<text class='tick' x='{LEFT - 8}' y='{top + 4:.1f}' text-anchor='end'>{value:.4g}</text>")
     return f"<g class='grid'>{''.join(marks)}</g>"
+
+
+def _round_values(within: _Range) -> list[float]:
+    """About five multiples of 1, 2 or 5 times a power of ten."""
+    rough = (within.high - within.low) / 5
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough)
+    first, last = math.ceil(within.low / step), math.floor(within.high / step)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _round_logarithms(within: _Range) -> list[float]:
+    """Values for an axis of their logarithms: evenly spaced within a decade, else 1, 2, 5, 10, 20 and so on."""
+    if within.high - within.low < 1:
+        return _round_values(_Range(10**within.low, 10**within.high))
+    powers = range(math.floor(within.low), math.ceil(within.high) + 1)
+    values = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return [value for value in values if within.low <= math.log10(value) <= within.high]
 
 
 def of_search(name: str, points: Sequence[Mapping[str, Any]], pairs: Sequence[Pair] = ()) -> str:

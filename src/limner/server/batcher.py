@@ -3,7 +3,9 @@
 There is no thread that waits for work. The first thread that brings items while nobody runs becomes the leader: it
 runs what waits, batch after batch, until nothing does, and others only leave their items. An idle server thus adds no
 hop and no wait; a busy one fills its batches by itself while the last one runs. The leader waits for more, at most
-`wait_s`, only when it knows of some: items that were announced by `coming` and are not there yet.
+`wait_s`, only when it knows of some: items that were announced by `coming` and are not there yet. And where other
+work waits for a thread, the making of items above all, a leader may let it go first: no core idles meanwhile, and the
+next batch is fuller.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ I = TypeVar("I", bound=Item)  # noqa: E741
 
 class Batcher(Generic[I, R]):
     """`run`: items of one kind to as many results. `hand`: how a result reaches its item when there are several, by
-    default in the leader's thread. A batch that fails is run again one by one, so that each item has its own error.
+    default in the leader's thread. `defer`: given `lead`, sees to it that it is called later, and tells so, or declines.
+    A batch that fails is run again one by one, so that each item has its own error.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class Batcher(Generic[I, R]):
         largest: int,
         wait_s: float,
         hand: Callable[[Callable[[], None]], object] = lambda call: call(),
+        defer: Callable[[Callable[[], None]], bool] = lambda lead: False,
     ) -> None:
-        self._run, self._largest, self._wait_s, self._hand = run, largest, wait_s, hand
+        self._run, self._largest, self._wait_s, self._hand, self._defer = run, largest, wait_s, hand, defer
         self._waiting: deque[I] = deque()
         self._coming = 0
         self._led = False
@@ -84,9 +88,15 @@ class Batcher(Generic[I, R]):
             return first
 
     def lead(self) -> None:
-        """Run what waits until nothing does."""
+        """Run what waits until nothing does, but let others go first."""
+        if not self._defer(self._lead):
+            self._lead()
+
+    def _lead(self) -> None:
         while batch := self._next():
             self._paint(batch)
+            if self._defer(self._lead):
+                return
 
     def _next(self) -> list[I]:
         with self._condition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class Painting:
     def __init__(self, painter: Painter, batching: Batching, metrics: Metrics, pool: Executor, turns: Turns) -> None:
         self.painter, self.name = painter, painter.manifest.name
         self._metrics, self._pool, self._turns = metrics, pool, turns
+        self._unbegun: deque[PaintOrder] = deque()  # orders that wait for a thread
         # Two graphs as far as the engine is concerned: with and without the coarse outputs.
         self._plain = self._batcher(self._run, batching)
         self._levels = self._batcher(self._run_levels, batching)
@@ -117,7 +119,14 @@ class Painting:
             self._metrics.batch.labels(self.name).observe(len(items))
             return results
 
-        return Batcher(batch, batching.largest, batching.wait_ms / 1e3, self._pool.submit)
+        return Batcher(batch, batching.largest, batching.wait_ms / 1e3, self._pool.submit, self._defer)
+
+    def _defer(self, lead: Callable[[], None]) -> bool:
+        """Behind all prompts that wait for a thread."""
+        if not self._unbegun:
+            return False
+        self._pool.submit(lead)
+        return True
 
     def start(self, order: PaintOrder, job: Job) -> Started:
         """Begin; returns at once."""
@@ -126,11 +135,13 @@ class Painting:
         # Until the graph with the coarse outputs is compiled, streams hold finished pictures only.
         batcher = self._levels if order.partials and self.painter.has_levels else self._plain
         batcher.announce(count)
+        self._unbegun.append(order)
         self._pool.submit(self._work, batcher, order, job, started)
         return started
 
     def _work(self, batcher: Batcher[_Item, list[Pixels]], order: PaintOrder, job: Job, started: Started) -> None:
         must_lead = False
+        self._unbegun.popleft()
         try:
             must_lead = batcher.add(self._items(order, job, started))
         except Exception as error:
