@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -122,3 +123,24 @@ def test_many_threads_lose_and_repeat_nothing() -> None:
         assert list(pool.map(one, range(1, 401))) == [value**2 for value in range(1, 401)]
     assert sorted(value for batch in squares.batches for value in batch) == list(range(1, 401))
     assert max(map(len, squares.batches)) <= 8
+
+
+def test_a_leader_lets_others_go_first() -> None:
+    """What is deferred is led once, later, with all that came meanwhile; and again after a full batch."""
+    squares, later = Squares(), deque[Callable[[], None]]()
+    busy = [True]
+
+    def defer(lead: Callable[[], None]) -> bool:
+        if busy[0]:
+            later.append(lead)
+        return busy[0]
+
+    squares.batcher = Batcher[Number, int](squares.run, 4, 0.0, defer=defer)
+    items = [*squares.put(1), *squares.put(2, 3), *squares.put(4, 5, 6)]
+    assert not squares.batches and len(later) == 1
+    later.popleft()()
+    assert squares.batches == [[1, 2, 3, 4]] and len(later) == 1
+    busy[0] = False
+    later.popleft()()
+    assert squares.batches == [[1, 2, 3, 4], [5, 6]] and not later
+    assert [item.future.result() for item in items] == [1, 4, 9, 16, 25, 36]

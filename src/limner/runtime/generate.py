@@ -347,11 +347,13 @@ def _precision(name: str) -> bundle.Precision:
 
 def _engine(name: str, opened: bundle.Bundle[Any]) -> str:
     """The engine that will paint: fused runs convolutions only, so that painters fall back to OpenVINO."""
-    if name == AUTO:
-        return next(iter(GRAPHS))
-    if name != "fused":
+    if name not in (AUTO, "fused"):
         return name
-    log.info("%s: the fused engine does not run painters; OpenVINO does.", opened.manifest.name)
+    if name == "fused":
+        from limner.runtime.fused.engine import refusal
+
+        reason = refusal(opened.graph("int8")) if "int8" in opened.manifest.graphs else "its graph is in float"
+        log.warning("%s: the fused engine cannot run it (%s); OpenVINO does.", opened.manifest.name, reason)
     return next(iter(GRAPHS))
 
 

@@ -39,7 +39,7 @@ I = TypeVar("I", bound=Item)  # noqa: E741
 
 class Batcher(Generic[I, R]):
     """`run`: items of one kind to as many results. `hand`: how a result reaches its item when there are several, by
-    default in the leader's thread. `defer`: given `lead`, sees to it that it is called later, and tells so, or declines.
+    default in the leader's thread. `defer`: given `lead`, sees to it that it is called later and tells so, or declines.
     A batch that fails is run again one by one, so that each item has its own error.
     """
 

@@ -219,8 +219,15 @@ def test_an_unsupported_processor_falls_back(
 
 @pytest.mark.parametrize("isa", ["mmx", ""])
 def test_an_unknown_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIMNER_FUSED_ISA", raising=False)
+    unset = native.unavailable()
     monkeypatch.setenv("LIMNER_FUSED_ISA", isa)
-    assert (native.unavailable() is None) is (isa == "" and REASON is None)
+    assert (native.unavailable() is None) is (isa == "" and unset is None)
+
+
+def test_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMNER_FUSED_ISA", "none")
+    assert "switches it off" in str(native.unavailable()) or REASON is not None
 
 
 def test_a_graph_it_cannot_run_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -56,6 +56,15 @@ def open_fused(path: Path, threads: int) -> Engine:
         return OpenVINOEngine(path, threads)
 
 
+def refusal(path: Path) -> str:
+    """Why the fused engine cannot run a graph, in a few words; "" where it can."""
+    try:
+        FusedEngine(path, 1)
+    except Unsupported as reason:
+        return str(reason)
+    return ""
+
+
 class State(NamedTuple):
     """Whether an engine can be used here; `detail`: its version, or why not and what to do."""
 

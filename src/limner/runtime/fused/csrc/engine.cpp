@@ -53,7 +53,9 @@ class Borrowed {
 
 std::string check(const Network &net, const Call &call, int32_t height, int32_t width, int32_t threads) {
   if (!call.in || !call.out) return "the input or output buffer is missing.";
-  if (height < 1 || width < 1 || height % net.unshuffle || width % net.unshuffle)
+  if (height < 1 || width < 1)
+    return "a picture of " + std::to_string(width) + " x " + std::to_string(height) + " is empty.";
+  if (height % net.unshuffle || width % net.unshuffle)
     return "a picture of " + std::to_string(width) + " x " + std::to_string(height) + " is no multiple of " +
            std::to_string(net.unshuffle) + " along each side.";
   if (int64_t(height) * net.scale > INT32_MAX / 2 || int64_t(width) * net.scale > INT32_MAX / 2)
@@ -85,6 +87,7 @@ int32_t choose_isa(int32_t isa) {
   const char *forced = isa == LF_AUTO ? std::getenv("LIMNER_FUSED_ISA") : nullptr;
   if (forced && *forced) {
     for (isa = 0; isa < LF_ISAS && std::strcmp(forced, lf_isa_name(isa)); ++isa) continue;
+    if (!std::strcmp(forced, "none")) throw std::string("LIMNER_FUSED_ISA=none switches it off.");
     if (isa == LF_ISAS)
       throw std::string("LIMNER_FUSED_ISA=") + forced + " is unknown: use scalar, avx2, avxvnni, avx512vnni or neon.";
   } else if (isa == LF_AUTO) {
