@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,7 @@ from painter_kit import make_painter
 from PIL import Image
 
 from limner import bundle
-from limner.evaluate import page
+from limner.evaluate import dossier, page
 from limner.evaluate.page import Content, Dot, Grid, Pair
 
 VOID = {"meta", "img", "input"}
@@ -121,3 +122,27 @@ def test_bad_requests(
     out = tmp_path / "page.html"
     assert limner("report", *(here.get(word, word) for word in words), "--out", str(out)) == code
     assert sentence in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [(28.1, 31.9, ["29", "30", "31"]), (29.61, 29.64, ["29.61", "29.62", "29.63", "29.64"])],
+)
+def test_ticks_are_round(low: float, high: float, wanted: list[str]) -> None:
+    text = page.scatter([Dot("a", 0.25, low), Dot("b", 4.0, high)], "ms", "dB")
+    assert all(f">{tick}<" in text for tick in [*wanted, "0.5", "1", "2"])
+    near = page.scatter([Dot("a", 28.0, low), Dot("b", 140.0, high)], "ms", "dB")
+    assert all(f">{tick}<" in near for tick in ("50", "100", "150"))
+
+
+def test_only_bundles_with_the_same_test_pictures_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "ZOO", tmp_path)
+    own = {"scores": {"psnr_y": 30.0}}
+    for name, sets in (("mine", ["Set5"]), ("rival", ["Set5"]), ("other", ["icons"])):
+        manifest = make_bundle(tmp_path / name, scale=2) / "manifest.json"
+        content = json.loads(manifest.read_text("utf-8"))
+        content["name"] = name
+        content["scores"] = {"fidelity": {"int8": [{"set": each, **own} for each in sets]}}
+        manifest.write_text(json.dumps(content), "utf-8")
+    mine = bundle.read("mine", bundle.UpscalerManifest).manifest
+    assert [name for name in bundle.zoo() if dossier._is_rival(name, mine)] == ["rival"]

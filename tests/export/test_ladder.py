@@ -13,6 +13,7 @@ from painter_kit import make_painter
 from PIL import Image
 from training_kit import tiny
 
+from limner.config import DataConfig
 from limner.export import ladder
 from limner.export.ladder import Rung, compared
 from limner.export.pack import pack
@@ -76,8 +77,16 @@ def test_a_painter_is_measured_by_its_judge(
         asked.append(picture.shape)
         return {"own-KID x100": 1.5}
 
-    monkeypatch.setattr(ladder, "by_features", lambda *_: judged)
-    words = ("ladder", str(make_painter(tmp_path / "icons")), "--repeats", "1", "--json", "-")
+    def by_features(data: Path, judge: Path, config: DataConfig, prompts: int) -> Any:
+        assert config.styles == ("noto",) and config.captions is None
+        return judged
+
+    monkeypatch.setattr(ladder, "by_features", by_features)
+    folder = make_painter(tmp_path / "icons")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["recipe"] = {"data": {"styles": ["noto"], "captions": "captions.jsonl"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    words = ("ladder", str(folder), "--repeats", "1", "--json", "-")
     assert limner(*words, "--data", ".", "--judge", ".") == 0
     rungs = json.loads(capsys.readouterr().out)
     assert [(r["step"], r["engine"]) for r in rungs] == [(s, e) for s in ("float", "int8") for e in ENGINES]

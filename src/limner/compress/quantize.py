@@ -172,8 +172,8 @@ def centre(network: Upscaler, low: Tensor) -> None:
             hook = second.register_forward_pre_hook(partial(_keep_mean, seen))
             network(low)
             hook.remove()
-            first.bias -= seen["mean"]
-            second.bias += second.weight.flatten(1) @ seen["mean"]
+            first.bias.sub_(seen["mean"])
+            second.bias.add_(second.weight.flatten(1) @ seen["mean"])
 
 
 def _keep_mean(seen: dict[str, Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -177,14 +177,14 @@ def painter_ladder(
     advance: Advance = lambda _: None,
     pruned: Path | None = None,
 ) -> list[Rung]:
-    """The rungs of a painter: float, then int8. Quality is own-KID x100 of unseen concepts against held-out pictures.
+    """The rungs of a painter: float, then int8. Quality is own-KID x100 of unseen concepts against held-out pictures of
+    the styles and licences that it learned from.
 
     `data`: captioned pictures; `judge`: folder of the feature encoder; `pruned`: as for `upscaler_ladder`.
     """
     opened = bundle.read(name, PainterManifest)
     torch.set_num_threads(1)
-    excluded = opened.manifest.recipe.get("data", {}).get("exclude_licenses", ())
-    config = DataConfig(exclude_licenses=tuple(excluded))
+    config = DataConfig.model_validate(opened.manifest.recipe.get("data", {}) | {"captions": None})
     measure = by_features(data, judge, config, prompts)
 
     def score(paint: Paint) -> float:
@@ -227,8 +227,10 @@ def _climbed(name: str, candidates: Sequence[_Candidate], measure: str, repeats:
 def compared(rungs: Sequence[Rung]) -> list[Rung]:
     """Every rung against the fastest of the step before."""
     rungs = sorted(rungs, key=lambda rung: ORDER.index(rung.step))
-    steps = [step for step in ORDER if any(rung.step == step for rung in rungs)]
-    fastest = {step: min((r for r in rungs if r.step == step), key=lambda rung: rung.ms) for step in steps}
+    steps: list[StepName] = [step for step in ORDER if any(rung.step == step for rung in rungs)]
+    fastest: dict[StepName | None, Rung] = {
+        step: min((r for r in rungs if r.step == step), key=lambda rung: rung.ms) for step in steps
+    }
     return [_against(rung, fastest.get(_before(rung.step, steps))) for rung in rungs]
 
 
