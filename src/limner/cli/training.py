@@ -1,4 +1,4 @@
-"""`limner train` and `limner pack`."""
+"""`limner train`, `limner blend` and `limner pack`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ def train(
     with console.extra("train"):
         from limner.train.loop import train as run
     run(resolved, data, out)
+
+
+def blend(
+    faithful: Annotated[Path, typer.Argument(metavar="RUN", help="The run that the other one began as.")],
+    vivid: Annotated[Path, typer.Argument(metavar="VIVID", help="The run that an adversary took further.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to make.")],
+    share: Annotated[float, typer.Option(metavar="S", help="Share of the vivid one, 0 to 1.")] = 0.7,
+) -> None:
+    """Mix the weights of two runs: fewer artefacts than the vivid one, more life than the faithful one."""
+    with console.extra("train"):
+        from limner.train.blend import blend as mix
+    mix(faithful, vivid, out, share)
+    console.log().print(f"{out}: {1 - share:.2g} x {faithful.name} + {share:.2g} x {vivid.name}")
 
 
 def resolve(recipe: str, file: Path | None, pairs: list[str]) -> RunConfig:

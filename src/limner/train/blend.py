@@ -1,0 +1,62 @@
+"""A network between two: one that is faithful, and one that an adversary made vivid from it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from limner.errors import LimnerError, UsageError
+from limner.train import checkpoint
+from limner.train.runs import CALIBRATION, CONFIG, SOURCES, TEXT, load_network, read_config
+from limner.train.start import centred
+
+RECORD = "blended.json"
+
+
+def blend(faithful: Path, vivid: Path, out: Path, share: float) -> None:
+    """Write the run folder `out`: the network (1 - share) * faithful + share * vivid, with the settings of `vivid`.
+
+    Network interpolation (Wang et al. 2018, ESRGAN, eq. 4): weights are mixed, not pictures, so that it costs nothing
+    at run time. It needs `vivid` to have begun as `faithful` (train.init); of unrelated runs nothing useful comes out.
+    Branches of upscalers are mixed before they are folded.
+
+    Raises UsageError for a share outside 0..1 or an `out` that exists, LimnerError when the networks differ in shape.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"share={share} is out of range: give 0 (all {faithful.name}) to 1 (all {vivid.name}).")
+    if out.exists():
+        raise UsageError(f"{out}: exists already; choose another --out.")
+    config, network = load_network(vivid, nn.Module)
+    before = load_network(faithful, nn.Module)[1].state_dict()
+    tensors = {name: _mixed(name, before, weight, share, faithful) for name, weight in network.named_parameters()}
+    record = {"faithful": str(faithful), "vivid": str(vivid), "share": share}
+    _write(
+        vivid, out, {f"{part}.{name}": w.clone() for part in ("network", "ema") for name, w in tensors.items()}, record
+    )
+    assert read_config(out) == config
+
+
+def _mixed(name: str, before: dict[str, Tensor], weight: Tensor, share: float, source: Path) -> Tensor:
+    other = before.get(name)
+    other = None if other is None else centred(other, weight)
+    if other is None or other.shape != weight.shape:
+        raise LimnerError(f"{source}: its network has another {name}; blend two runs of the same model settings.")
+    return other.lerp(weight.detach(), share)
+
+
+def _write(vivid: Path, out: Path, tensors: dict[str, Tensor], record: dict[str, object]) -> None:
+    found = checkpoint.load(vivid)
+    assert found is not None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
+        draft = Path(name) / "run"
+        draft.mkdir()
+        for kept in (CONFIG, SOURCES, CALIBRATION, TEXT):
+            if (vivid / kept).is_file():
+                shutil.copyfile(vivid / kept, draft / kept)
+        checkpoint.save(draft, tensors, {"images": found[1]["images"]})
+        checkpoint.write_json(draft / RECORD, record)
+        draft.rename(out)
