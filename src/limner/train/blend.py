@@ -31,7 +31,8 @@ def blend(faithful: Path, vivid: Path, out: Path, share: float) -> None:
         raise UsageError(f"{out}: exists already; choose another --out.")
     config, network = load_network(vivid, nn.Module)
     before = load_network(faithful, nn.Module)[1].state_dict()
-    tensors = {name: _mixed(name, before, weight, share, faithful) for name, weight in network.named_parameters()}
+    mixed = {name: _mixed(name, before, weight, share, faithful) for name, weight in network.named_parameters()}
+    tensors = {f"{part}.{name}": weight.clone() for part in ("network", "ema") for name, weight in mixed.items()}
     record = {"faithful": str(faithful), "vivid": str(vivid), "share": share}
     _write(
         vivid, out, {f"{part}.{name}": w.clone() for part in ("network", "ema") for name, w in tensors.items()}, record
