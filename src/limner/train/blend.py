@@ -34,9 +34,7 @@ def blend(faithful: Path, vivid: Path, out: Path, share: float) -> None:
     mixed = {name: _mixed(name, before, weight, share, faithful) for name, weight in network.named_parameters()}
     tensors = {f"{part}.{name}": weight.clone() for part in ("network", "ema") for name, weight in mixed.items()}
     record = {"faithful": str(faithful), "vivid": str(vivid), "share": share}
-    _write(
-        vivid, out, {f"{part}.{name}": w.clone() for part in ("network", "ema") for name, w in tensors.items()}, record
-    )
+    _write(vivid, out, tensors, record)
     assert read_config(out) == config
 
 
