@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -107,7 +109,7 @@ def test_a_missing_package_is_named(folder: Path, name: str, monkeypatch: pytest
         return whole(wanted)
 
     monkeypatch.setattr(importlib, "import_module", import_module)
-    backends.openvino_core.cache_clear()
+    backends._core.cache_clear()
     with pytest.raises(LimnerError, match=f"pip install {name}"):
         open_engine(name, folder / "int8.onnx")
 
@@ -138,3 +140,24 @@ def test_auto_takes_the_kernels_where_they_run(
     monkeypatch.setenv("LIMNER_FUSED_ISA", "none")
     assert open_engine("auto", folder / "int8.onnx").name == "openvino"
     assert not caplog.records
+
+
+def test_openvino_reports_nothing_to_its_makers() -> None:
+    """In a process of its own: this one may have imported OpenVINO by another way."""
+    code = (
+        "import sys, threading; from limner.runtime.backends import openvino_core; openvino_core();"
+        "assert sys.modules['openvino_telemetry'] is None; assert threading.active_count() == 1, threading.enumerate()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_first_tensors_may_be_made_by_several_threads() -> None:
+    """OpenVINO alone stops here for ever."""
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor; import sys, threading; import numpy as np\n"
+        "from limner.runtime.backends import openvino_core\n"
+        "sys.setswitchinterval(1e-6); openvino_core(); import openvino as ov; together = threading.Barrier(4)\n"
+        "def make(k): together.wait(); return ov.Type.f32.to_dtype(), ov.Tensor(np.zeros(4, np.float32)).data.sum()\n"
+        "with ThreadPoolExecutor(4) as pool: list(pool.map(make, range(4)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

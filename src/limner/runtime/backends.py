@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from limner.errors import LimnerError, UsageError, one_of
@@ -187,10 +189,26 @@ def package(name: str) -> Any:
         raise LimnerError(f"{reason}: run `pip install {name}` or choose engine {others}.") from None
 
 
-@cache
 def openvino_core() -> Any:
     """The process's only openvino.Core: each one loads the CPU plugin anew. Raises LimnerError without the package."""
-    return package("openvino").Core()
+    with _OPENING:
+        return _core()
+
+
+_OPENING = threading.Lock()
+
+
+@cache
+def _core() -> Any:
+    # Without this package, which comes with it, OpenVINO does not report to its makers that it was imported. The report
+    # forks a process that would have to reach the network.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    openvino = package("openvino")
+    # The bindings (2026.4) fill their tables of types when the first tensor is made. Two threads that do so at once
+    # wait for each other for ever, one for the table, one for Python's lock.
+    openvino.Type.f32.to_dtype()
+    openvino.Tensor(np.zeros(1, np.float32)).data.dtype  # noqa: B018
+    return openvino.Core()
 
 
 def openvino_options(threads: int, streams: int = 1) -> dict[str, Any]:
