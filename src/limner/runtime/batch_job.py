@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -284,11 +285,13 @@ def _on_ray(job: Job, chunks: Sequence[Path], workers: int, address: str) -> Ite
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(chunks))),
         num_cpus=job.threads,
     )
-    try:
-        for row in done.iter_rows():
-            yield Tally(**row)
-    finally:
-        ray.shutdown()
+    # What Ray has to say, of a worker that died, it says on stdout, which is for data.
+    with redirect_stdout(sys.stderr):
+        try:
+            for row in done.iter_rows():
+                yield Tally(**row)
+        finally:
+            ray.shutdown()
 
 
 def _portable(job: Job) -> Job:
