@@ -35,5 +35,5 @@ fi
 judges=${2:-out/runs/judges} # what runs/judges.sh made
 limner evaluate icons --data "$data/../../icons" --judges "$judges" --json out/painters.json
 limner bench icons --threads 1 --threads 2 --batch 1 --batch 32 --json out/painters-speed.json
-limner bench icons --server local --soak 60 --threads 2 --json out/server.json
+limner bench icons --server local --soak 600 --threads 2 --json out/server.json
 python runs/figures.py out README.md README.zh-CN.md
