@@ -22,13 +22,13 @@ PAINTER_HEADS = {
         ["prompts", "", "R-precision of 100", "style", "colour", "own-KID x100", "sharpness", "diversity", "copies"],
         ["icons, int8", "batch", "threads", "ms", "pictures/s"],
         "Painting, validation split: concepts seen in training in new wording, concepts never seen, and combinations "
-        "that no training picture shows. Real pictures are the ceiling, `retrieval` paints nothing and shows the "
-        "training picture with the nearest caption.",
+        "that no picture of the data shows (recoloured ones, `data.recolour`, may). Real pictures are the ceiling, "
+        "`retrieval` paints nothing and shows the training picture with the nearest caption.",
     ),
     "README.zh-CN.md": (
         ["提示词", "", "R-precision（100 选 1）", "风格", "颜色", "own-KID x100", "锐度", "多样性", "复制"],
         ["icons，int8", "批量", "线程", "毫秒", "张/秒"],
-        "绘画，验证集：训练中见过的概念换一种说法、从未见过的概念，以及训练图片中没有的组合。"
+        "绘画，验证集：训练中见过的概念换一种说法、从未见过的概念，以及数据图片中没有的组合（改色图片 `data.recolour` 中可能有）。"
         "真实图片是上限；`retrieval` 不作画，只给出说明文字最接近的训练图片。",
     ),
 }
