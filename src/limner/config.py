@@ -57,6 +57,9 @@ class UpscalerConfig(Section):
     width: int = Field(default=32, ge=1, le=512)
     depth: int = Field(default=8, ge=1, le=128, description="number of blocks between head and tail")
     kernel: Literal[3, 5, 7] = 3
+    expansion: int = Field(
+        default=1, ge=1, le=8, description="channels inside a separable block, as a multiple of its width"
+    )
     group_width: int = Field(default=16, ge=1, description="channels per group of the grouped kind")
     activation: Activation = Field(default="relu", description="leaky makes every grid signed, and is not for fused")
     unshuffle: Literal[1, 2, 4] = Field(default=1, description="the trunk works at 1/unshuffle of the input resolution")
@@ -72,6 +75,8 @@ class UpscalerConfig(Section):
             raise ValueError(f"levels={self.levels} needs at least as many blocks, depth is {self.depth}")
         if self.kind == "grouped" and self.width % self.group_width:
             raise ValueError(f"width={self.width} is not a multiple of group_width={self.group_width}")
+        if self.kind != "separable" and self.expansion > 1:
+            raise ValueError(f"expansion={self.expansion} is for separable blocks, and kind is {self.kind}")
         return self
 
 
@@ -256,6 +261,12 @@ class QuantizeConfig(Section):
         return self
 
 
+class PruneConfig(Section):
+    """What `limner prune` takes away when it is told nothing else, and each trial of a search after its training."""
+
+    ratio: float = Field(default=0.0, ge=0, lt=1, description="share of the multiply-accumulates; 0: nothing")
+
+
 class PackConfig(Section):
     """The gate a bundle must pass."""
 
@@ -285,6 +296,7 @@ class RunConfig(Section):
     loss: LossConfig = LossConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
     train: TrainConfig = TrainConfig()
+    prune: PruneConfig = PruneConfig()
     quantize: QuantizeConfig = QuantizeConfig()
     pack: PackConfig = PackConfig()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,7 +58,8 @@ def blocks(config: RunConfig) -> float:
     return (sum(painter.down) + painter.middle + sum(painter.up)) * painter.expansion
 
 
-MADE = [upscaling, lambda: upscaling(kind="dense"), lambda: upscaling(width=40), painting]
+SHAPES = {"kind": "dense"}, {"width": 40}, {"expansion": 2}
+MADE = [upscaling, *(partial(upscaling, **shape) for shape in SHAPES), painting]
 
 
 @pytest.mark.parametrize("make", MADE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,6 +14,7 @@ from training_kit import tiny
 from limner.compress import search
 from limner.export import trials
 from limner.export.trials import Search
+from limner.train.runs import read_config
 
 # Everything of the default space but the width is fixed; four steps of training.
 FIXED = tuple(f"--space={key}=" for key in search.DEFAULT_SPACE if key != "model.width")
@@ -77,6 +79,21 @@ def test_a_hopeless_trial_stops_at_its_first_look(
     search.run(study, lambda trial: trials.objective(asked, study, trial), 1)
     assert study.trials[0].state.name == "PRUNED"
     assert looks == [4] and list(study.trials[0].user_attrs["seen"]) == ["4"]
+
+
+def test_a_trial_that_prunes_ships_the_smaller_network(pictures: Path, tmp_path: Path) -> None:
+    study = optuna.create_study(directions=search.DIRECTIONS)
+    asked = replace(plan(pictures, tmp_path), space={"model.depth": (4,), "prune.ratio": (0.0, 0.3, 0.9)})
+    for ratio in (0.0, 0.3, 0.9):
+        study.enqueue_trial({"prune.ratio": ratio})
+    search.run(study, lambda trial: trials.objective(asked, study, trial), 3)
+    whole, smaller, least = study.trials
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    assert "cannot be brought to" in least.user_attrs["reason"]
+    assert smaller.user_attrs["parameters"] < whole.user_attrs["parameters"] and smaller.values[2] < whole.values[2]
+    assert list(whole.user_attrs["seen"]) == ["4", "8", "12", "16"]
+    assert list(smaller.user_attrs["seen"]) == ["4", "8", "12"]
+    assert read_config(tmp_path / "trials" / "0001" / "pruned").train.images == 4
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,15 @@ def test_shapes_and_folding(scale: int, unshuffle: int, kind: str) -> None:
     assert torch.allclose(net.fold()(x), before, atol=1e-5)
 
 
+def test_an_expanded_block_starts_near_its_input_and_folds() -> None:
+    net, x = network(expansion=3), torch.rand(2, 3, 8, 12)
+    assert [conv.outputs for conv in net.convolutions()[1:4]] == [48, 48, 16]  # type: ignore[union-attr]
+    features = net.head(x)
+    assert (net.trunk[0](features) - features).abs().mean() < features.abs().mean()
+    before = net(x)
+    assert torch.allclose(net.fold()(x), before, atol=1e-5)
+
+
 def test_levels_run_coarse_to_fine_and_end_at_forward() -> None:
     net, x = network(levels=3, depth=6), torch.rand(1, 3, 8, 8)
     pictures = net.levels(x)
@@ -80,6 +89,8 @@ def test_impossible_sizes_are_refused() -> None:
         UpscalerConfig(depth=2, levels=4)
     with pytest.raises(ValidationError, match="group_width"):
         UpscalerConfig(kind="grouped", width=24)
+    with pytest.raises(ValidationError, match="expansion=2 is for separable blocks"):
+        UpscalerConfig(kind="dense", expansion=2)
 
 
 def test_discriminator_judges_patches() -> None:

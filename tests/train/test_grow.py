@@ -27,6 +27,15 @@ def test_a_larger_network_paints_the_same(kind: str, larger: dict[str, int]) -> 
         torch.testing.assert_close(large(x), small(x), rtol=0, atol=1e-5)
 
 
+def test_expanded_blocks_grow() -> None:
+    torch.manual_seed(0)
+    small, large = network(expansion=2), network(expansion=2, width=32, depth=3)
+    x = torch.rand(1, 3, 12, 9)
+    with torch.no_grad():
+        assert grow(large, folded_kernels(small)) == len(small.convolutions())
+        torch.testing.assert_close(large(x), small(x), rtol=0, atol=1e-5)
+
+
 def test_new_channels_learn() -> None:
     torch.manual_seed(0)
     large = network(width=32)

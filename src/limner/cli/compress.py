@@ -23,7 +23,7 @@ def prune(
         float | None, typer.Option(metavar="MS", help="Time of one picture here, int8, one thread, to come down to.")
     ] = None,
     ratio: Annotated[
-        float | None, typer.Option(metavar="R", help="Share of the multiply-accumulates to take away, in 0 to 1.")
+        float | None, typer.Option(metavar="R", help="Share of the work to take away, 0 to 1; default: prune.ratio.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Training pictures; default: where the run found them.")

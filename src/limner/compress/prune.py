@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -104,7 +105,9 @@ class PrunableUpscaler:
         network.config = shape.model_copy(update={"levels": 1, "branches": False})
         if size < self.config.model.width:
             mixing = [conv for conv in network.convolutions() if isinstance(conv, nn.Conv2d) and conv.groups == 1]
-            narrow(network, (self.low,), [(maker, reader, size) for maker, reader in pairwise(mixing)])
+            share = Fraction(size, self.config.model.width)  # of an expanded block's channels too
+            wanted = [(maker, reader, int(maker.out_channels * share)) for maker, reader in pairwise(mixing)]
+            narrow(network, (self.low,), wanted)
         return network
 
 

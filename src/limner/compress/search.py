@@ -31,10 +31,12 @@ DEFAULT_SPACE: dict[str, tuple[Any, ...]] = {
     "model.kind": ("separable", "grouped", "dense"),
     "model.width": (16, 32, 48, 64),
     "model.depth": (4, 6, 8, 12, 16, 22),
+    "model.expansion": (1, 2),
     "model.kernel": (3, 5),
     "model.unshuffle": (1, 2),
     "model.activation": ("relu", "relu6"),
     "quantize.weight_bits": (4, 5, 6, 7),
+    "prune.ratio": (0.0, 0.2),
 }
 
 

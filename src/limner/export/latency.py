@@ -41,19 +41,19 @@ def milliseconds(config: RunConfig, engine: str = AUTO, repeats: int = 30) -> fl
 
 
 def _upscaler(config: RunConfig, engine: str, path: Path) -> Callable[[], Any]:
-    picture = random_upscaler(config, path)[1]
+    picture = random_upscaler(config, path)
     session = open_engine(engine, path, threads=1).session(*picture.shape[1:3])
     return lambda: session(picture)
 
 
-def random_upscaler(config: RunConfig, path: Path) -> tuple[Upscaler, NDArray[np.uint8]]:
-    """Write the int8 graph of an upscaler with random weights to `path`; also a picture of 160 x 90 pixels for it."""
+def random_upscaler(config: RunConfig, path: Path) -> NDArray[np.uint8]:
+    """Write the int8 graph of an upscaler with random weights to `path`; returns a picture of 160 x 90 for it."""
     model = config.model
     torch.manual_seed(0)
     network = quantize(Upscaler(model).eval(), torch.rand(2, model.channels, 24, 24), config.quantize)
     onnx.save(build(network, config.name), path)
     width, height = (side // model.unshuffle * model.unshuffle for side in YARDSTICK_SIZE)
-    return network, np.random.default_rng(0).integers(0, 256, (1, height, width, model.channels), dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, model.channels), dtype=np.uint8)
 
 
 def _painter(config: RunConfig, engine: str, path: Path) -> Callable[[], Any]:

@@ -20,7 +20,7 @@ from limner.compress.prune import (
     share_kept,
     trainable,
 )
-from limner.config import RunConfig
+from limner.config import PruneConfig, RunConfig
 from limner.errors import LimnerError, UsageError
 from limner.export.latency import milliseconds
 from limner.models.painter import Painter
@@ -46,13 +46,15 @@ def prune(
     """Write the run folder `out`: the network of `run` made smaller, ready to be trained on; returns its record.
 
     Exactly one of `target_ms`, the time of one picture on `engine` as `latency.milliseconds` takes it, and `ratio`, the
-    share of multiply-accumulates to take away. `images`: length of the training that follows, default a quarter of the
-    run's. A folder that the same request made is left as it is. Raises UsageError for an impossible request, and
-    LimnerError when `out` holds something else.
+    share of multiply-accumulates to take away; neither: the run's prune.ratio. `images`: length of the training that
+    follows, default a quarter of the run's. A folder that the same request made is left as it is. Raises UsageError for
+    an impossible request, and LimnerError when `out` holds something else.
     """
+    if target_ms is None and ratio is None:
+        ratio = read_config(run).prune.ratio or None
     request = {"run": str(run), "target_ms": target_ms, "ratio": ratio, "images": images, "engine": engine}
     if (target_ms is None) == (ratio is None):
-        raise UsageError("give one of --target-ms and --ratio.")
+        raise UsageError("give one of --target-ms and --ratio, or set prune.ratio when training.")
     if engine not in (AUTO, *BACKENDS):
         raise UsageError(f"unknown engine {engine!r}: choose one of {', '.join((AUTO, *BACKENDS))}.")
     if out.exists():
@@ -117,6 +119,7 @@ def learning(config: RunConfig, run: Path, images: int | None) -> RunConfig:
             "train": config.train.model_copy(update=pace | change),
             "loss": config.loss.model_copy(update={"distill": 0.5}),
             "adversarial": config.adversarial.model_copy(update={"start_share": start}),
+            "prune": PruneConfig(),
         }
     )
 

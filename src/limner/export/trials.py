@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import optuna
@@ -21,17 +21,18 @@ from limner.data.records import load_split
 from limner.errors import UsageError
 from limner.export.latency import random_upscaler
 from limner.export.pack import pack_upscaler
+from limner.export.pruned import prune
 from limner.models.upscaler import Upscaler
 from limner.recipes import tuned
 from limner.runtime.backends import open_engine
 from limner.runtime.bench import interleaved, yardstick
-from limner.train.loop import fit, launch, upscaling
+from limner.train.loop import fit, launch, train, upscaling
 from limner.train.objectives.base import Made
 from limner.train.objectives.upscale import Upscale
-from limner.train.runs import open_run
+from limner.train.runs import open_run, read_config
 
-WARMED = 2
 Seen = Callable[[int, float], None]
+Thing = TypeVar("Thing")
 
 
 class Speed(NamedTuple):
@@ -77,7 +78,7 @@ def measure(config: RunConfig, engine: str, repeats: int) -> Speed:
     """Time random weights, in turns with the yardstick: what a network costs does not depend on what it learned."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
-        quantized, picture = random_upscaler(config, path)
+        picture = random_upscaler(config, path)
         opened = open_engine(engine, path, threads=1)
         calls = [yardstick(), partial(opened.session(*picture.shape[1:3]), picture)]
         times = interleaved(calls, repeats, lambda done, total: None)
@@ -85,7 +86,7 @@ def measure(config: RunConfig, engine: str, repeats: int) -> Speed:
             float(np.median(times[1])),
             float(times[1].min() / times[0].min()),
             path.stat().st_size,
-            quantized.parameters_shipped(),
+            Upscaler(config.model).fold().parameters_shipped(),
             opened.name,
         )
 
@@ -123,8 +124,13 @@ def train_watched(config: RunConfig, data: Path, out: Path, seen: Seen) -> None:
 
 
 def budgeted(config: RunConfig, images: int, checks: int) -> RunConfig:
-    """The trial's own run: `images` crops, looked at and saved `checks` times, packed without gates."""
-    every = max(config.train.batch, images // checks)
+    """The trial's own run: `images` crops, looked at and saved `checks` times, packed without gates.
+
+    Where it is pruned afterwards, that training has the last quarter of the crops and is not looked at.
+    """
+    if config.prune.ratio:  # the last quarter is for what pruning leaves
+        images, checks = images * 3 // 4, checks - 1
+    every = max(config.train.batch, images // max(checks, 1))
     pace: dict[str, object] = {"images": images, "warmup": min(config.train.warmup, images // 10)}
     return tuned(
         config,
@@ -144,35 +150,54 @@ def objective(plan: Search, study: optuna.Study, trial: optuna.Trial) -> Figures
         for key, value in known.user_attrs.items():
             trial.set_user_attr(key, value)
         return Figures(*known.values)
-    config = _possible(plan, trial, chosen)
-    speed = measure(config, plan.engine, plan.repeats)
-    for key, value in speed._asdict().items():
-        trial.set_user_attr(key, value)
-    if plan.most_ratio is not None and speed.ratio > plan.most_ratio:
-        raise optuna.TrialPruned(f"takes {speed.ratio:.2f} yardsticks, more than {plan.most_ratio}")
+    config = _possible(trial, lambda: budgeted(search.settings_of(plan.base, chosen), plan.images, plan.checks))
+    speed = _measured(plan, trial, config)
+    expected = speed.ratio * (1 - config.prune.ratio)
+    if plan.most_ratio is not None and expected > plan.most_ratio:
+        raise optuna.TrialPruned(f"takes {expected:.2f} yardsticks, more than {plan.most_ratio}")
     folder = plan.out / "trials" / f"{search.first_number(trial):04d}"
 
     def seen(images: int, quality: float) -> None:
-        search.note(trial, speed.ratio, images, quality)
-        if search.hopeless(study.get_trials(deepcopy=False), trial.number, speed.ratio, images, quality):
+        search.note(trial, expected, images, quality)
+        if search.hopeless(study.get_trials(deepcopy=False), trial.number, expected, images, quality):
             raise optuna.TrialPruned(f"{quality:.2f} dB after {images} crops is below the median")
 
-    train_watched(config, plan.data, folder / "run", seen)
-    quality = _packed(config, folder, plan.sets, plan.data)
+    run = folder / "run"
+    train_watched(config, plan.data, run, seen)
+    if config.prune.ratio:
+        run = _possible(trial, lambda: _pruned(config, plan, folder))
+        config = read_config(run)
+        speed = _measured(plan, trial, config)
+    quality = _packed(config, run, folder / "bundle", plan)
     return Figures(quality, speed.ratio, speed.bytes)
 
 
-def _possible(plan: Search, trial: optuna.Trial, chosen: dict[str, Any]) -> RunConfig:
+def _measured(plan: Search, trial: optuna.Trial, config: RunConfig) -> Speed:
+    speed = measure(config, plan.engine, plan.repeats)
+    for key, value in speed._asdict().items():
+        trial.set_user_attr(key, value)
+    return speed
+
+
+def _pruned(config: RunConfig, plan: Search, folder: Path) -> Path:
+    """The run that pruning makes of the trained one, trained for the rest of the budget."""
+    out = folder / "pruned"
+    prune(folder / "run", out, images=max(plan.images - config.train.images, config.train.batch))
+    train(read_config(out), plan.data, out)
+    return out
+
+
+def _possible(trial: optuna.Trial, make: Callable[[], Thing]) -> Thing:
+    """What `make` makes; where that cannot be, the trial ends with the reason."""
     try:
-        config = search.settings_of(plan.base, chosen)
+        return make()
     except UsageError as error:
         trial.set_user_attr("reason", str(error))
         raise optuna.TrialPruned(str(error)) from None
-    return budgeted(config, plan.images, plan.checks)
 
 
-def _packed(config: RunConfig, folder: Path, sets: Sequence[Path], data: Path) -> float:
-    """Mean Y-PSNR of the int8 graph over the sets; the bundle stays in the folder."""
-    manifest = pack_upscaler(config, folder / "run", folder / "bundle", sets, data)
+def _packed(config: RunConfig, run: Path, out: Path, plan: Search) -> float:
+    """Mean Y-PSNR of the int8 graph over the sets; the bundle stays in `out`."""
+    manifest = pack_upscaler(config, run, out, plan.sets, plan.data)
     rows = manifest.scores["fidelity"]["int8"]
     return float(np.mean([row["scores"]["psnr_y"] for row in rows]))

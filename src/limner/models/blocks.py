@@ -32,17 +32,20 @@ class FoldableConv2d(nn.Module):
     All branches are linear and act on the same input, so their kernels add up exactly: the sum is formed on the
     (tiny) weights in every step, and training costs one convolution, not one per branch. Branches: the plain kernel;
     a 1x1; Sobel and Laplacian edges behind a 1x1 (odd kernels of 3 and more); a wide 1x1 before the kernel (dense and
-    pointwise); the identity where the shapes allow it. (N, in, H, W) -> (N, out, H, W).
+    pointwise); the identity between equal widths, and between others where `passes` says so: a wider layer repeats its
+    input, a narrower one takes the first channels. (N, in, H, W) -> (N, out, H, W).
     """
 
     edges: Tensor
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int = 1, branches: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, groups: int = 1, branches: bool = True, passes: bool = False
+    ) -> None:
         super().__init__()
         if inputs % groups or outputs % groups:
             raise ValueError(f"{inputs} -> {outputs} channels cannot be split into {groups} groups")
         self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups
-        self.identity = branches and inputs == outputs
+        self.identity = branches and (passes or inputs == outputs)
         fan_in = inputs // groups * kernel * kernel
         # Noise beside the identity is kept small, or dozens of layers multiply it (std 0.5 -> 48 over 33 layers).
         gain = 0.25 if self.identity else math.sqrt(2.0)
@@ -116,9 +119,28 @@ class FoldableConv2d(nn.Module):
 
 
 def block(
-    kind: Kind, width: int, kernel: int, group_width: int = 16, branches: bool = True, activation: Activation = "relu"
+    kind: Kind,
+    width: int,
+    kernel: int,
+    group_width: int = 16,
+    branches: bool = True,
+    activation: Activation = "relu",
+    expansion: int = 1,
 ) -> nn.Sequential:
-    """One trunk block (N, width, H, W) -> same, activation last: depthwise then pointwise, grouped, or dense."""
+    """One trunk block (N, width, H, W) -> same, activation last: depthwise then pointwise, grouped, or dense.
+
+    With an expansion a separable block is an inverted bottleneck (Sandler et al. 2018, section 3.3): widened by a 1x1
+    layer and an activation, filtered by channel, narrowed. Its identity branches stand for the shortcut, and fold.
+    """
+    if expansion > 1:
+        wide = width * expansion
+        return nn.Sequential(
+            FoldableConv2d(width, wide, 1, branches=branches, passes=True),
+            ACTIVATIONS[activation](),
+            FoldableConv2d(wide, wide, kernel, groups=wide, branches=branches),
+            FoldableConv2d(wide, width, 1, branches=branches, passes=True),
+            ACTIVATIONS[activation](),
+        )
     if kind == "separable":
         depthwise = FoldableConv2d(width, width, kernel, groups=width, branches=branches)
         return nn.Sequential(depthwise, FoldableConv2d(width, width, 1, branches=branches), ACTIVATIONS[activation]())

@@ -43,12 +43,8 @@ class Upscaler(nn.Module):
         width, cells = config.width, config.unshuffle**2
         entry = FoldableConv2d(config.channels * cells, width, 3, branches=config.branches)
         self.head = nn.Sequential(entry, ACTIVATIONS[config.activation]())
-        self.trunk = nn.Sequential(
-            *(
-                block(config.kind, width, config.kernel, config.group_width, config.branches, config.activation)
-                for _ in range(config.depth)
-            )
-        )
+        shape = config.kind, width, config.kernel, config.group_width, config.branches, config.activation
+        self.trunk = nn.Sequential(*(block(*shape, config.expansion) for _ in range(config.depth)))
         self.drop = nn.Dropout2d(config.dropout)
         self.scales = level_scales(config.scale, config.levels)
         self.heads = nn.ModuleList(self._picture_head(scale) for scale in self.scales[:-1])

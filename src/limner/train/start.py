@@ -58,9 +58,11 @@ def centred(kernel: Tensor, like: Tensor) -> Tensor:
 def begin_larger(network: nn.Module, run: Path) -> bool:
     """Become the same function as the smaller upscaler of `run`; False where it is no smaller one of the same kind."""
     model = read_config(run).model
-    if not isinstance(network, Upscaler) or model.kind != network.config.kind:
+    if not isinstance(network, Upscaler):
         return False
     own = network.config
+    if (model.kind, model.expansion) != (own.kind, own.expansion):
+        return False
     smaller = (model.channels, model.width, model.depth) != (own.channels, own.width, own.depth)
     if smaller and model.width <= own.width and model.depth <= own.depth:
         return grow(network, folded_kernels(load_run(run)[1])) > 0
