@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -27,7 +25,7 @@ from limner.models.painter import Painter
 from limner.models.upscaler import Upscaler
 from limner.runtime.backends import AUTO, BACKENDS
 from limner.train import checkpoint
-from limner.train.runs import CALIBRATION, CONFIG, SOURCES, TEXT, load_painter, load_run, read_config
+from limner.train.runs import derive_run, load_painter, load_run, read_config
 
 RECORD = "pruned.json"
 
@@ -131,14 +129,4 @@ def _write(run: Path, out: Path, found: Candidate, record: dict[str, Any], image
     weights = {name: w.detach() for name, w in trainable(config, found.network).named_parameters()}
     tensors = {f"{part}.{name}": w.clone() for part in ("network", "ema") for name, w in weights.items()}
     tensors |= {name: w for name, w in whole[0].items() if name.startswith(("critic.", "critic_optimizer."))}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
-        draft = Path(name) / "run"
-        draft.mkdir()
-        for kept in (SOURCES, CALIBRATION, TEXT):
-            if (run / kept).is_file():
-                shutil.copyfile(run / kept, draft / kept)
-        checkpoint.save(draft, tensors, {"images": 0})
-        checkpoint.write_json(draft / RECORD, record)
-        checkpoint.write_json(draft / CONFIG, config.model_dump(mode="json"))
-        draft.rename(out)
+    derive_run(run, out, config, tensors, 0, record, RECORD)

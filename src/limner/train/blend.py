@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from limner.errors import LimnerError, UsageError
 from limner.train import checkpoint
-from limner.train.runs import CALIBRATION, CONFIG, SOURCES, TEXT, load_network, read_config
+from limner.train.runs import derive_run, load_network
 from limner.train.start import centred
 
 RECORD = "blended.json"
@@ -34,8 +32,9 @@ def blend(faithful: Path, vivid: Path, out: Path, share: float) -> None:
     mixed = {name: _mixed(name, before, weight, share, faithful) for name, weight in network.named_parameters()}
     tensors = {f"{part}.{name}": weight.clone() for part in ("network", "ema") for name, weight in mixed.items()}
     record = {"faithful": str(faithful), "vivid": str(vivid), "share": share}
-    _write(vivid, out, tensors, record)
-    assert read_config(out) == config
+    found = checkpoint.load(vivid)
+    assert found is not None
+    derive_run(vivid, out, config, tensors, found[1]["images"], record, RECORD)
 
 
 def _mixed(name: str, before: dict[str, Tensor], weight: Tensor, share: float, source: Path) -> Tensor:
@@ -44,18 +43,3 @@ def _mixed(name: str, before: dict[str, Tensor], weight: Tensor, share: float, s
     if other is None or other.shape != weight.shape:
         raise LimnerError(f"{source}: its network has another {name}; blend two runs of the same model settings.")
     return other.lerp(weight.detach(), share)
-
-
-def _write(vivid: Path, out: Path, tensors: dict[str, Tensor], record: dict[str, object]) -> None:
-    found = checkpoint.load(vivid)
-    assert found is not None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
-        draft = Path(name) / "run"
-        draft.mkdir()
-        for kept in (CONFIG, SOURCES, CALIBRATION, TEXT):
-            if (vivid / kept).is_file():
-                shutil.copyfile(vivid / kept, draft / kept)
-        checkpoint.save(draft, tensors, {"images": found[1]["images"]})
-        checkpoint.write_json(draft / RECORD, record)
-        draft.rename(out)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from limner.config import RunConfig, parse
 from limner.data.batches import CropSampler
@@ -56,7 +58,33 @@ def _differences(before: dict[str, Any], now: dict[str, Any], path: str = "") ->
             found += _differences(a, b, where + ".")
         elif a != b:
             found.append(where)
-    return [key for key in found if key.split(".")[0] not in ("quantize", "pack")]
+    return [key for key in found if key.split(".")[0] not in ("prune", "quantize", "pack")]
+
+
+def derive_run(
+    source: Path,
+    out: Path,
+    config: RunConfig,
+    tensors: dict[str, Tensor],
+    images: int,
+    record: dict[str, Any],
+    name: str,
+) -> None:
+    """Make the run folder `out` at once or not at all: other weights, with what `source` keeps for calibration.
+
+    `tensors`: of a checkpoint after `images` pictures; `record`, in the file `name`: how they came about.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        draft = Path(folder) / "run"
+        draft.mkdir()
+        for kept in (SOURCES, CALIBRATION, TEXT):
+            if (source / kept).is_file():
+                shutil.copyfile(source / kept, draft / kept)
+        checkpoint.save(draft, tensors, {"images": images})
+        checkpoint.write_json(draft / name, record)
+        checkpoint.write_json(draft / CONFIG, config.model_dump(mode="json"))
+        draft.rename(out)
 
 
 def save_calibration(config: RunConfig, sampler: CropSampler, out: Path) -> None:
