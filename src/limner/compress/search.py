@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from limner.config import RunConfig, override
 from limner.errors import LimnerError, UsageError
+
+# Heartbeats and retries are marked so since version 2.8; a search cannot be resumed without them.
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize", "minimize")
 QUALITY, SEEN, SPACE = "quality", "seen", "space"
