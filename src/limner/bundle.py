@@ -122,6 +122,7 @@ class PainterManifest(Manifest):
     text: TextLink
     text_tokens: int = Field(ge=1, description="length L that the prompt's states are padded or cut to")
     styles: dict[str, str] = Field(default_factory=dict, description="style name -> words that ask for it")
+    alpha_gain: float = Field(default=1.0, ge=1, description="contrast that alpha is given around one half; 1: none")
     macs: float = Field(gt=0, description="multiply-accumulates per picture")
 
 

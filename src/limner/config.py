@@ -268,12 +268,15 @@ class PruneConfig(Section):
 
 
 class PackConfig(Section):
-    """The gate a bundle must pass."""
+    """The gate a bundle must pass, and what it does beside its network."""
 
     tolerance: float = Field(default=2e-4, gt=0, description="largest |float graph - torch|, pictures in 0..1")
     int8_tolerance: float = Field(default=0.5, gt=0, description="largest mean |int8 engine - torch|, last bits")
     max_gap: float = Field(default=4.0, gt=0, description="painters: largest mean |int8 - float|, last bits")
     max_drop: float = Field(default=0.08, gt=0, description="dB of Y-PSNR that int8 may cost against float")
+    alpha_gain: float = Field(
+        default=1.0, ge=1, le=255, description="painters: contrast that alpha is given around one half; 1: none"
+    )
     min_gain: float = Field(
         default=0.0, description="dB over bicubic that the int8 graph must reach on the evaluation set"
     )

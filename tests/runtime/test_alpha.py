@@ -92,3 +92,21 @@ def test_straight_cuts_colours_above_alpha() -> None:
     picture = np.full((1, 1, 4), 100, np.uint8)
     picture[..., 0] = 120
     np.testing.assert_array_equal(transparency.straight(picture)[0, 0], (255, 255, 255, 100))
+
+
+def test_firm_alpha_keeps_its_middle_and_the_colours() -> None:
+    mask = np.arange(256, dtype=np.uint8)[None]
+    picture = transparency.premultiplied(np.full((1, 256, 3), (200, 100, 30), np.uint8), mask)
+    firm = transparency.firm(picture, 4.0)
+    alpha = firm[0, :, 3].astype(float)
+    np.testing.assert_allclose(alpha, ((np.arange(256) - 127.5) * 4 + 127.5).clip(0, 255), atol=0.5)
+    assert (firm[0, alpha == 0] == 0).all()
+    colours = transparency.straight(firm)[0, alpha > 128, :3].astype(int)
+    assert np.abs(colours - (200, 100, 30)).max() <= 3
+    np.testing.assert_array_equal(transparency.firm(picture, 1.0), picture)
+
+
+def test_firm_alpha_holds_at_impossible_colours() -> None:
+    picture = np.full((1, 1, 4), 140, np.uint8)
+    picture[..., 0] = 255
+    np.testing.assert_array_equal(transparency.firm(picture, 10.0)[0, 0], (255, 252, 252, 252))

@@ -13,7 +13,7 @@ from painter_kit import LEVELS, WORDS, corrupted, make_icon_upscaler, make_paint
 import limner
 from limner import bundle
 from limner.errors import LimnerError, UsageError
-from limner.runtime import provenance
+from limner.runtime import alpha, provenance
 from limner.runtime.batched import pieces
 from limner.runtime.generate import MAX_PICTURES, MAX_SEED, Painter, Request, away, grid, noise
 from limner.runtime.painters import Upscaler
@@ -136,6 +136,17 @@ def test_levels_grow_to_the_picture(painter: Painter) -> None:
     shown = list(painter.levels(request))
     assert [each.shape for each in shown] == [(side, side, 4) for side in (*LEVELS, 64)]
     np.testing.assert_array_equal(shown[-1], painter.paint_batch([request])[0])
+
+
+def test_alpha_gain_makes_outlines_firm(folder: Path, painter: Painter) -> None:
+    opened = bundle.read(folder, bundle.PainterManifest)
+    firmer = Painter(bundle.Bundle(folder, opened.manifest.model_copy(update={"alpha_gain": 8.0})), "auto", "int8", 2)
+    asked = [painter.prepare(Request("a red cat", seed)) for seed in range(3)]
+    soft, firm = painter.run_network(asked), firmer.run_network(asked)
+    np.testing.assert_array_equal(firm, alpha.firm(soft, 8.0))
+    assert (firm != soft).any()
+    for mine, plain in zip(firmer.run_levels(asked)[:-1], painter.run_levels(asked)[:-1], strict=True):
+        np.testing.assert_array_equal(mine, plain)
 
 
 def test_pieces_are_powers_of_two_and_cover_the_batch() -> None:

@@ -76,6 +76,7 @@ def _manifest(config: RunConfig, network: Painter, run: Path) -> PainterManifest
         text=TextLink(bundle=Path(text["bundle"]).name, sha256=text["sha256"]),
         text_tokens=config.text.tokens,
         styles=text["styles"],
+        alpha_gain=config.pack.alpha_gain,
         graphs={
             "float": Graph(file="float.onnx", dtype="float32"),
             "int8": Graph(file="int8.onnx", dtype="uint8"),

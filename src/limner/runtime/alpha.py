@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,26 @@ def premultiplied(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     maximum = np.iinfo(pixels.dtype).max
     colours = pixels * (alpha[..., None] / np.float32(maximum))
     return np.concatenate([np.rint(colours).astype(pixels.dtype), alpha[..., None]], -1)
+
+
+def firm(pictures: NDArray[np.uint8], gain: float) -> NDArray[np.uint8]:
+    """Pictures (..., 4) with premultiplied alpha whose alpha has `gain` times the contrast around one half.
+
+    alpha' = clip((alpha - 1/2) * gain + 1/2, 0, 1); the colours, seen without alpha, stay. A painter that is unsure
+    where an outline runs paints it soft: its alpha is the share of outlines that cover a pixel. This is the outline in
+    the middle of them, as wide as the gain leaves it (Green 2007, Improved Alpha-Tested Magnification, section 3).
+    """
+    values = pictures * _factors(gain).take(pictures[..., 3], 0)
+    values += np.float32(0.5)
+    return np.minimum(values, np.float32(255), out=values).astype(np.uint8)
+
+
+@cache
+def _factors(gain: float) -> NDArray[np.float32]:
+    """What a pixel is multiplied by, for every alpha: (256, 4), four times the same."""
+    levels = np.arange(256, dtype=np.float32)
+    firmer = ((levels - 127.5) * np.float32(gain) + 127.5).clip(0, 255).round()
+    return np.repeat((firmer / levels.clip(1))[:, None], 4, 1)
 
 
 def straight(pictures: NDArray[Any]) -> NDArray[Any]:

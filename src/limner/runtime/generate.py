@@ -218,11 +218,16 @@ class Painter:
 
     def run_network(self, prepared: Sequence[Prepared]) -> Pixels:
         """The image network alone: (N, size, size, 4) with premultiplied alpha, for N >= 1."""
-        return _bytes(self._network.run(_feeds(prepared), FINEST)[0])
+        return self._firm(_bytes(self._network.run(_feeds(prepared), FINEST)[0]))
 
     def run_levels(self, prepared: Sequence[Prepared]) -> list[Pixels]:
         """As `run_network`, but all pictures of the network, coarse to fine: (N, 8, 8, 4) and so on."""
-        return [_bytes(each) for each in self._network.run(_feeds(prepared), self._levels)]
+        *coarse, finest = (_bytes(each) for each in self._network.run(_feeds(prepared), self._levels))
+        return [*coarse, self._firm(finest)]
+
+    def _firm(self, pictures: Pixels) -> Pixels:
+        gain = self.manifest.alpha_gain
+        return alpha.firm(pictures, gain) if gain > 1 else pictures
 
     def levels(self, request: Request) -> Iterator[Pixels]:
         """The picture as it grows: (8, 8, 4), (16, 16, 4) and so on, at last the finished one in its size.
