@@ -120,7 +120,7 @@ def icons_direct() -> RunConfig:
         data=DataConfig(exclude_licenses=NOT_SHIPPABLE),
         painter=PainterConfig(noise=16),
         loss=LossConfig(pixel="l1", alphas=(0.5, 0.5, 0.5, 1.0), best_of=2),
-        pack=PackConfig(alpha_gain=10),
+        pack=PackConfig(alpha_gain=16),
         adversarial=AdversarialConfig(weight=0.5, balance=True, width=64, gamma=0.2, penalty_every=8, start_share=0.6),
         train=TrainConfig(
             images=1_200_000,

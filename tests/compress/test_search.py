@@ -107,6 +107,32 @@ def test_the_front_its_recipes_and_its_plot(tmp_path: Path) -> None:
     assert search.twin(study, {"model.width": 48}) is not None and search.twin(study, {"model.width": 64}) is None
 
 
+def test_what_was_tried_is_skipped_and_does_not_count(tmp_path: Path) -> None:
+    study, space = (
+        search.open_study(url(tmp_path), "mine", FACTS, seed=0),
+        {"model.width": (16, 32), "model.depth": (2, 3)},
+    )
+    ended = []
+
+    def objective(trial: optuna.Trial) -> Figures:
+        chosen = search.suggest(trial, space)
+        if search.twin(study, chosen):
+            trial.set_user_attr(search.SKIPPED, True)
+            search.vary(study, chosen, space)
+            raise search.Skipped
+        return Figures(chosen["model.width"], 1.0, 1.0)
+
+    for _ in range(5):
+        study.enqueue_trial({"model.width": 16, "model.depth": 2})
+    search.run(study, objective, 4, lambda: ended.append(1))
+    settings = [(point.settings["model.width"], point.settings["model.depth"]) for point in search.points(study)]
+    assert sorted(settings) == [(16, 2), (16, 3), (32, 2), (32, 3)]
+    assert len(ended) == 4 and search.counts(study)["pruned"] >= 4
+    before = len(study.trials)
+    search.vary(study, {"model.width": 16, "model.depth": 2}, space)
+    assert len(study.trials) == before, "nothing is left to try"
+
+
 def test_a_failure_is_marked_and_a_dead_trial_is_taken_up(tmp_path: Path) -> None:
     study = search.open_study(url(tmp_path), "mine", FACTS)
 

@@ -33,7 +33,7 @@ def test_a_packed_painter_carries_its_record_and_paints(run: Path, tmp_path: Pat
     assert bundle.read(tmp_path / "icons").manifest == manifest
     assert manifest.levels == (8, 16, 32)
     assert manifest.noise == (16, 16, 16)
-    assert manifest.alpha_gain == 10  # what the recipe says
+    assert manifest.alpha_gain == 16  # what the recipe says
     assert manifest.text.bundle == "text-kit"
     assert manifest.styles == {"flat": "flat style"}
     assert manifest.sources[0].license == "CC0-1.0"

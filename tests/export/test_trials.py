@@ -59,6 +59,7 @@ def test_settings_that_exclude_each_other_end_the_trial(pictures: Path, tmp_path
     search.run(study, lambda trial: trials.objective(asked, study, trial), 1)
     assert study.trials[0].state.name == "PRUNED"
     assert "group_width" in study.trials[0].user_attrs["reason"]
+    assert all(trial.user_attrs["skipped"] for trial in study.trials)
 
 
 def test_networks_that_are_too_slow_are_not_trained(pictures: Path, tmp_path: Path) -> None:

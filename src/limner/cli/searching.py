@@ -64,10 +64,9 @@ def search(
         task = bar.add_task("searching", total=trials)
 
         def one(trial: Any) -> studies.Figures:
-            bar.update(task, completed=trial.number)
             return runs.objective(plan, opened, trial)
 
-        studies.run(opened, one, trials)
+        studies.run(opened, one, trials, lambda: bar.advance(task))
     found = studies.points(opened)
     _conclude(base, found, out)
     if json != "-":

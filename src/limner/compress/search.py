@@ -7,6 +7,7 @@ cannot prune with several objectives (`Trial.should_prune` raises there), so the
 from __future__ import annotations
 
 import json
+import random
 import re
 import statistics
 import warnings
@@ -25,10 +26,11 @@ from limner.errors import LimnerError, UsageError
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 DIRECTIONS: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "minimize", "minimize")
-QUALITY, SEEN, SPACE = "quality", "seen", "space"
+QUALITY, SEEN, SPACE, SKIPPED = "quality", "seen", "space", "skipped"
 LEAST_RIVALS = 4
 HEARTBEAT, GRACE = 60, 180  # seconds; a worker that is silent for longer has died, and its trial is taken up again
 RETRIES = 3
+VARIATIONS, ROUNDS = 50, 10
 
 # What is searched unless told otherwise; any key of a run's settings can be.
 DEFAULT_SPACE: dict[str, tuple[Any, ...]] = {
@@ -50,6 +52,10 @@ class Figures(NamedTuple):
     quality: float
     ratio: float
     bytes: float
+
+
+class Skipped(optuna.TrialPruned):
+    """A trial that took no time: its settings were tried before, or exclude each other."""
 
 
 class Point(NamedTuple):
@@ -203,24 +209,55 @@ def first_number(trial: optuna.Trial | FrozenTrial) -> int:
 
 
 def twin(study: optuna.Study, chosen: Mapping[str, Any]) -> FrozenTrial | None:
-    """A finished trial of the same settings: the sampler may propose them twice, but they train once."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    """A trial of the same settings that has ended: the sampler may propose them twice, but they train once."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     return next((each for each in done if each.params == dict(chosen)), None)
 
 
-def run(study: optuna.Study, objective: Callable[[optuna.Trial], Figures], trials: int) -> None:
-    """Run `trials` more trials in this process. One that raises LimnerError (a loss that is no number, say) is marked
-    as failed, with the reason, and the next one begins.
+def vary(study: optuna.Study, chosen: Mapping[str, Any], space: Mapping[str, Sequence[Any]]) -> None:
+    """Let the study try settings that it has not had, as few keys away from `chosen` as chance finds; else nothing."""
+    trials = study.get_trials(deepcopy=False)
+    tried = [each.params or each.system_attrs.get("fixed_params", {}) for each in trials]
+    draw, open_keys = random.Random(len(trials)), [key for key, values in space.items() if len(values) > 1]
+    for count in range(1, len(open_keys) + 1):
+        for _ in range(VARIATIONS):
+            changed = {key: draw.choice(list(space[key])) for key in draw.sample(open_keys, count)}
+            if {**chosen, **changed} not in tried:
+                study.enqueue_trial({**chosen, **changed})
+                return
+
+
+def run(
+    study: optuna.Study,
+    objective: Callable[[optuna.Trial], Figures],
+    trials: int,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Run `trials` more trials in this process, not counting those that were `Skipped`, up to ROUNDS times as many. One
+    that raises LimnerError (a loss that is no number, say) is marked as failed, with the reason, and the next begins.
     """
+    skipped = 0
 
     def told(trial: optuna.Trial) -> tuple[float, ...]:
+        nonlocal skipped
         try:
             return tuple(objective(trial))
+        except Skipped:
+            skipped += 1
+            raise
         except LimnerError as error:
             trial.set_user_attr("reason", str(error))
             raise
 
-    study.optimize(told, n_trials=trials, catch=(LimnerError,))
+    def count(_: optuna.Study, trial: FrozenTrial) -> None:
+        if not trial.user_attrs.get(SKIPPED):
+            advance()
+
+    for _ in range(ROUNDS):
+        study.optimize(told, n_trials=trials, catch=(LimnerError,), callbacks=[count])
+        trials, skipped = skipped, 0
+        if not trials:
+            return
 
 
 def points(study: optuna.Study) -> list[Point]:

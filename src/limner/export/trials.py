@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -32,7 +32,6 @@ from limner.train.objectives.upscale import Upscale
 from limner.train.runs import open_run, read_config
 
 Seen = Callable[[int, float], None]
-Thing = TypeVar("Thing")
 
 
 class Speed(NamedTuple):
@@ -145,12 +144,7 @@ def objective(plan: Search, study: optuna.Study, trial: optuna.Trial) -> Figures
     slow, or the median rule gives it up.
     """
     chosen = search.suggest(trial, plan.space)
-    known = search.twin(study, chosen)
-    if known is not None:
-        for key, value in known.user_attrs.items():
-            trial.set_user_attr(key, value)
-        return Figures(*known.values)
-    config = _possible(trial, lambda: budgeted(search.settings_of(plan.base, chosen), plan.images, plan.checks))
+    config = _new(plan, study, trial, chosen)
     speed = _measured(plan, trial, config)
     expected = speed.ratio * (1 - config.prune.ratio)
     if plan.most_ratio is not None and expected > plan.most_ratio:
@@ -165,11 +159,25 @@ def objective(plan: Search, study: optuna.Study, trial: optuna.Trial) -> Figures
     run = folder / "run"
     train_watched(config, plan.data, run, seen)
     if config.prune.ratio:
-        run = _possible(trial, lambda: _pruned(config, plan, folder))
+        run = _pruned(config, plan, folder, trial)
         config = read_config(run)
         speed = _measured(plan, trial, config)
     quality = _packed(config, run, folder / "bundle", plan)
     return Figures(quality, speed.ratio, speed.bytes)
+
+
+def _new(plan: Search, study: optuna.Study, trial: optuna.Trial, chosen: dict[str, Any]) -> RunConfig:
+    """The trial's settings. Those that were tried before or exclude each other are left out, and others are next."""
+    known = search.twin(study, chosen)
+    try:
+        if known is not None:
+            raise UsageError(f"the same as trial {known.number}")
+        return budgeted(search.settings_of(plan.base, chosen), plan.images, plan.checks)
+    except UsageError as error:
+        trial.set_user_attr("reason", str(error))
+        trial.set_user_attr(search.SKIPPED, True)
+        search.vary(study, chosen, plan.space)
+        raise search.Skipped(str(error)) from None
 
 
 def _measured(plan: Search, trial: optuna.Trial, config: RunConfig) -> Speed:
@@ -179,21 +187,16 @@ def _measured(plan: Search, trial: optuna.Trial, config: RunConfig) -> Speed:
     return speed
 
 
-def _pruned(config: RunConfig, plan: Search, folder: Path) -> Path:
+def _pruned(config: RunConfig, plan: Search, folder: Path, trial: optuna.Trial) -> Path:
     """The run that pruning makes of the trained one, trained for the rest of the budget."""
     out = folder / "pruned"
-    prune(folder / "run", out, images=max(plan.images - config.train.images, config.train.batch))
-    train(read_config(out), plan.data, out)
-    return out
-
-
-def _possible(trial: optuna.Trial, make: Callable[[], Thing]) -> Thing:
-    """What `make` makes; where that cannot be, the trial ends with the reason."""
     try:
-        return make()
+        prune(folder / "run", out, images=max(plan.images - config.train.images, config.train.batch))
     except UsageError as error:
         trial.set_user_attr("reason", str(error))
         raise optuna.TrialPruned(str(error)) from None
+    train(read_config(out), plan.data, out)
+    return out
 
 
 def _packed(config: RunConfig, run: Path, out: Path, plan: Search) -> float:

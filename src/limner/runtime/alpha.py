@@ -80,7 +80,7 @@ def _factors(gain: float) -> NDArray[np.float32]:
     """What a pixel is multiplied by, for every alpha: (256, 4), four times the same."""
     levels = np.arange(256, dtype=np.float32)
     firmer = ((levels - 127.5) * np.float32(gain) + 127.5).clip(0, 255).round()
-    return np.repeat((firmer / levels.clip(1))[:, None], 4, 1)
+    return np.repeat((firmer / levels.clip(1))[:, None], 4, 1).astype(np.float32)
 
 
 def straight(pictures: NDArray[Any]) -> NDArray[Any]:
