@@ -78,8 +78,10 @@ class Upscaler(nn.Module):
         return self.head(F.pixel_unshuffle(x, self.config.unshuffle) if self.config.unshuffle > 1 else x)
 
     def _paint(self, head: nn.Module, features: Tensor, x: Tensor, scale: int) -> Tensor:
-        detail = shuffle(head(features), scale * self.config.unshuffle)
-        return detail + F.interpolate(x, scale_factor=float(scale), mode="nearest")
+        cells = scale * self.config.unshuffle
+        if self.config.unshuffle > 1:
+            return shuffle(head(features), cells) + F.interpolate(x, scale_factor=float(scale), mode="nearest")
+        return shuffle(head(features) + x.repeat(1, cells**2, 1, 1), cells)  # the enlarged input, before it is large
 
     def fold(self) -> Upscaler:
         """Ship form, in place: branches folded, auxiliary heads dropped."""

@@ -212,11 +212,13 @@ class Learner(Generic[Network]):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(plan, images)
         self.network.train()
-        made = self.objective.made(self.network, batch, share)
-        losses = dict(made.losses)
         critic = self.critic if share >= self.config.adversarial.start_share else None
-        if critic is not None:
-            losses["adversarial"] = self._fooling(critic, made)
+        # Fabric enters train.precision by itself for `forward` alone, not for the objective's own methods.
+        with self.fabric.autocast():
+            made = self.objective.made(self.network, batch, share)
+            losses = dict(made.losses)
+            if critic is not None:
+                losses["adversarial"] = self._fooling(critic, made)
         self.optimizer.zero_grad()
         self.fabric.backward(torch.stack(list(losses.values())).sum())
         if plan.clip:
