@@ -4,7 +4,8 @@
 //   quad   4 consecutive input bytes of one pixel, multiplied and summed into one int32 lane.
 //   pair   2 quads.
 //   unit   16 output channels of a matrix product; lane l holds the channel that unit_channel(l) says, so that merging
-//          the low halves of two 32-byte vectors and packing them gives 16 bytes in channel order.
+//          the low halves of two 32-byte vectors and packing them gives 16 bytes in channel order. Where a vector is a
+//          whole unit, two or four units lie together: lanes hold channels such that merging and packing all of them does.
 //   block  32 channels of a depthwise layer; vector j (0..3) holds channel block_channel(j, l) in lane l, the order that
 //          interleaving four rows of bytes in 16-byte halves gives. Its result lies at block_place(j, l).
 //
@@ -27,6 +28,18 @@ constexpr float kMagic = 12582912.0f;
 constexpr float kBound = 16384.0f;  // beyond any byte, and still 16 bits
 
 inline int unit_channel(int lane) { return lane < 8 ? 2 * lane : 2 * (lane - 8) + 1; }
+
+// How many units from `unit`, the first of those that lie together, do so. The last may be left over.
+inline int units_together(int unit, int units) { return units - unit >= 4 ? 4 : units - unit >= 2 ? 2 : 1; }
+
+// The channel, from the first unit on, in a lane of unit `unit` of `units`, for kernels whose units lie together.
+inline int joined_channel(int unit, int units, int lane) {
+  const int rest = unit % 4, first = unit - rest, left = units - first;
+  if (left >= 4) return first * kUnit + lane / 4 * 16 + lane % 4 * 2 + rest % 2 + rest / 2 * 8;
+  if (left >= 2 && rest < 2) return first * kUnit + lane / 4 * 8 + lane % 4 * 2 + rest;
+  return unit * kUnit + unit_channel(lane);
+}
+
 inline int block_channel(int j, int lane) { return (lane & 3) + 4 * j + ((lane & 4) << 2); }
 inline int block_place(int j, int lane) { return 2 * (lane & 3) + (j & 1) + 8 * (j >> 1) + ((lane & 4) << 2); }
 
@@ -48,6 +61,7 @@ struct Matrix {
   bool consecutive;             // quads[i] is quads[0] + 4 i
   int64_t pixel_stride;
   int32_t pixels, pairs, units;
+  int32_t filled;           // quads before those that only fill a pair
   const int8_t *weights;    // [units][pairs in the unit's order][2][16 lanes][4]
   const uint16_t *order;    // [units][pairs]: which pairs; first those of kSumAll, then kSumPairs, then kSumWide
   const uint16_t *ends;     // [units][3]: where those end
@@ -91,6 +105,7 @@ struct Kernels {
   void (*matrix)(const Matrix &);
   void (*depthwise)(const Depthwise &);
   double (*peak)(double seconds);  // multiply-accumulates per second
+  bool joins_units;                // see joined_channel
 };
 
 extern const Kernels kScalar;

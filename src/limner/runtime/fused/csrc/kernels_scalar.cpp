@@ -101,6 +101,6 @@ double peak(double seconds) {
 
 }  // namespace
 
-const Kernels kScalar = {matrix, depthwise, peak};
+const Kernels kScalar = {matrix, depthwise, peak, false};
 
 }  // namespace lf

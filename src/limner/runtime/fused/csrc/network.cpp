@@ -118,6 +118,7 @@ void place_quads(Layer &layer, int64_t stride, std::vector<Tap> &taps) {
           taps.push_back(i < bytes ? Tap{i % inputs, y, dense_rows ? i / inputs : x} : Tap{});
       }
     }
+  layer.filled = int(layer.places.size());
   if (layer.places.size() % 2) {
     layer.places.push_back({0, 0});
     taps.resize(taps.size() + 4);
@@ -202,6 +203,13 @@ void pack_values(Layer &layer, const lf_layer &l, const Order &order) {
   }
 }
 
+void keep_pairs(Layer &layer) {
+  for (int unit = 0; unit < layer.units; ++unit) {
+    for (int pair = 0; pair < layer.pairs; ++pair) layer.order.push_back(uint16_t(pair));
+    layer.ends.insert(layer.ends.end(), 3, uint16_t(layer.pairs));
+  }
+}
+
 // Pairs of a unit in the order of their Sum, so that the kernel has one loop for each kind.
 void sort_pairs(Layer &layer, int unit) {
   const int64_t pair_bytes = 2 * kUnit * 4;
@@ -280,7 +288,9 @@ class QuadMatch {
 
 // `in`, `out`: the plan's channel at each place of the input and output tensor.
 // `search`: products are summed in 16 bits where they fit.
-void pack_matrix(Layer &layer, const lf_layer &l, int64_t stride, const Order &in, const Order &out, bool search) {
+// `joins`: see joined_channel.
+void pack_matrix(Layer &layer, const lf_layer &l, int64_t stride, const Order &in, const Order &out, bool search,
+                 bool joins) {
   std::vector<Tap> taps;
   place_quads(layer, stride, taps);
   const int quads = int(layer.places.size());
@@ -294,9 +304,11 @@ void pack_matrix(Layer &layer, const lf_layer &l, int64_t stride, const Order &i
   layer.group_bytes = l.in_channels / l.groups;
   layer.weights.assign(size_t(layer.units) * quads * kUnit * 4, 0);
   std::vector<int32_t> order;
-  for (int unit = 0; unit < layer.units; ++unit)
+  for (int unit = 0; unit < layer.units; ++unit) {
+    const int first = unit / layer.units_of_group * layer.units_of_group * kUnit;
     for (int lane = 0; lane < kUnit; ++lane) {
-      const int place = unit * kUnit + unit_channel(lane);
+      const int place = joins ? first + joined_channel(unit % layer.units_of_group, layer.units_of_group, lane)
+                              : unit * kUnit + unit_channel(lane);
       order.push_back(place < l.out_channels ? out[place] : -1);
       if (order.back() < 0) continue;
       for (int i = 0; i < quads * 4; ++i) {
@@ -304,7 +316,9 @@ void pack_matrix(Layer &layer, const lf_layer &l, int64_t stride, const Order &i
         if (from >= 0) layer.weights[((int64_t(unit) * quads + i / 4) * kUnit + lane) * 4 + i % 4] = l.weight[from];
       }
     }
+  }
   pack_values(layer, l, order);
+  if (!search) return keep_pairs(layer);
   for (int unit = 0; unit < layer.units; ++unit) sort_pairs(layer, unit);
 }
 
@@ -437,7 +451,7 @@ void pack(Layer &layer, const lf_plan &plan, int index, const Network &net) {
   const lf_layer &l = plan.layer[index];
   const Order &in = net.tensors[l.input + 1].order, &out = net.tensors[index + 1].order;
   if (layer.depthwise) pack_depthwise(layer, l, in);
-  else pack_matrix(layer, l, net.tensors[l.input + 1].stride, in, out, net.isa == LF_AVX2);
+  else pack_matrix(layer, l, net.tensors[l.input + 1].stride, in, out, net.isa == LF_AVX2, net.kernels->joins_units);
   if (net.isa == LF_NEON) correct_bias(layer, l);
   if (l.kind == LF_TAIL) index_centre(layer, plan);
   layer.plan.weight = nullptr;

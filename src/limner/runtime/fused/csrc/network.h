@@ -23,7 +23,7 @@ struct Layer {
   // Matrix layers. Groups run one after the other, each reading `group_bytes` further along the channels.
   std::vector<Place> places;
   bool consecutive = false;  // every place is 4 bytes from the one before
-  int32_t pairs = 0, units = 0, units_of_group = 0, blocks = 0;
+  int32_t filled = 0, pairs = 0, units = 0, units_of_group = 0, blocks = 0;
   int64_t group_bytes = 0;
   // Packed for the kernels, see kernels.h; `channel[i]` is the output channel of packed value i, or -1 (padding).
   std::vector<int8_t> weights;

@@ -272,6 +272,7 @@ void Workspace::run_matrix(int index, int32_t row, int32_t column, int32_t pixel
   Matrix m{};
   m.pixel_stride = pointwise ? stride : net_.tensors[input].stride;
   m.pixels = pixels;
+  m.filled = layer.filled;
   m.pairs = layer.pairs;
   m.units = layer.units_of_group;
   m.requant = plan.kind == LF_TAIL ? Requant{0, 0, 255} : Requant{plan.out_zero, plan.lo, plan.hi};
