@@ -16,10 +16,12 @@ import torch
 from training_kit import tiny
 
 from limner.config import PainterConfig, RunConfig
+from limner.data.records import load_split
 from limner.errors import LimnerError
 from limner.models.painter import Painter, Text
+from limner.models.upscaler import Upscaler
 from limner.train import checkpoint
-from limner.train.loop import learning_rate, train
+from limner.train.loop import Learner, launch, learning_rate, train, upscaling
 from limner.train.runs import load_run
 from limner.train.start import begin_as
 
@@ -108,6 +110,21 @@ def test_nan_stops_with_a_sentence_and_keeps_the_last_good_checkpoint(pictures: 
         train(tiny(train={"lr": 1e30, "clip": 0, "warmup": 0, "images": 400}), pictures, run)
     found = checkpoint.load(run)
     assert found is None or all(value.isfinite().all() for value in found[0].values())
+
+
+@pytest.mark.parametrize(("precision", "inside"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_precision_reaches_every_layer(pictures: Path, tmp_path: Path, precision: str, inside: torch.dtype) -> None:
+    config = tiny(train={"precision": precision})
+    fabric = launch(config.train)
+    objective = upscaling(config, load_split(pictures, "train", config.data), pictures, tmp_path, fabric)
+    network = Upscaler(config.model)
+    seen: list[torch.dtype] = []
+    network.trunk[0].register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+    learner = Learner(fabric, config, network, objective)
+    loss = learner.learn(objective.batch(0, 0, 1), 0)["pixel"]
+    assert seen == [inside]
+    assert loss.dtype == torch.float32, "the loss is summed up in full precision"
+    assert network.tail.weight.dtype == torch.float32
 
 
 def test_other_settings_do_not_resume(pictures: Path, tmp_path: Path) -> None:

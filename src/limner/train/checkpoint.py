@@ -68,6 +68,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         index, key = name.split(".")
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, entry in optimizer.state.items():  # fused optimizers walk over memory: it must be laid out alike
+        for key, value in entry.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                entry[key] = torch.empty_like(parameter).copy_(value)
 
 
 def section(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
