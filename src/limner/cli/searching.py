@@ -30,7 +30,9 @@ def search(
     images: Annotated[int, typer.Option(min=1, metavar="N", help="Crops that each trial learns from.")] = 20_000,
     space: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=A,B", help="Values of a key, as in model.width=32,48; none: fixed. Repeatable."),
+        typer.Option(
+            metavar="KEY=A,B", help="Values of a key, as in model.width=32,48; KEY= alone fixes it. Repeatable."
+        ),
     ] = None,
     set: Set = None,
     storage: Annotated[
