@@ -115,7 +115,7 @@ class Workspace {
   std::vector<const uint8_t *> quads_;
   std::vector<std::vector<float>> multiplier_, shift_;  // of film layers, for this call
   uint8_t *interleaved_, *between_[2], *staged_;
-  int64_t between_stride_ = 0, staged_stride_ = 0;
+  int64_t staged_stride_ = 0;
   const Call *call_ = nullptr;
   Meeting *meeting_ = nullptr;
   int side_ = 0;

@@ -20,7 +20,7 @@ namespace lf {
 
 constexpr int kUnit = 16;
 constexpr int kBlock = 32;
-constexpr int kChunk = 80;      // pixels a depthwise call works on at most; what it touches stays in the L1 cache
+constexpr int kChunk = 160;     // pixels a depthwise call works on at most, whatever the kernels
 constexpr int kOvershoot = 16;  // pixels a kernel may read or write beyond those asked for
 
 constexpr int32_t kMagicBits = 0x4B400000;
@@ -99,13 +99,15 @@ struct Depthwise {
   uint8_t *scratch;  // kDepthwiseScratch bytes
 };
 
-constexpr int kDepthwiseScratch = (2 * 4 + 2) * (kChunk + kOvershoot) * kBlock;
+constexpr int kNarrowChunk = 80;  // ... of kernels with vectors of 32 bytes
+constexpr int kDepthwiseScratch = (2 * 4 + 2) * (kNarrowChunk + kOvershoot) * kBlock;
 
 struct Kernels {
   void (*matrix)(const Matrix &);
   void (*depthwise)(const Depthwise &);
   double (*peak)(double seconds);  // multiply-accumulates per second
   bool joins_units;                // see joined_channel
+  int32_t chunk, chunk_beyond;     // pixels for a depthwise call, of up to 32 channels and of more
 };
 
 extern const Kernels kScalar;

@@ -210,7 +210,7 @@ LF_INLINE void peak_round(V (&sums)[kPeakSums], V &a, V w) {
 #include "peak.inc"
 }  // namespace
 
-const Kernels kAvx2 = {matrix, depthwise, peak, false};
+const Kernels kAvx2 = {matrix, depthwise, peak, false, kNarrowChunk, 64};
 
 }  // namespace lf
 

@@ -177,7 +177,7 @@ LF_INLINE void peak_round(B (&sums)[kPeakSums], B &a, B w) {
 #include "peak.inc"
 }  // namespace
 
-const Kernels kAvx512Vnni = {matrix, depthwise, peak, true};
+const Kernels kAvx512Vnni = {matrix, depthwise, peak, true, kChunk, kChunk};
 
 }  // namespace lf
 

@@ -34,7 +34,7 @@ LF_INLINE void peak_round(B (&sums)[kPeakSums], B &a, B w) {
 #include "peak.inc"
 }  // namespace
 
-const Kernels kAvxVnni = {matrix, depthwise, peak, false};
+const Kernels kAvxVnni = {matrix, depthwise, peak, false, kNarrowChunk, 64};
 
 }  // namespace lf
 

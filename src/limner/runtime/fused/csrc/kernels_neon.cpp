@@ -144,7 +144,7 @@ LF_INLINE void peak_round(B (&sums)[kPeakSums], B &a, B w) {
 #include "peak.inc"
 }  // namespace
 
-const Kernels kNeon = {matrix, depthwise, peak, false};
+const Kernels kNeon = {matrix, depthwise, peak, false, kNarrowChunk, 64};
 
 }  // namespace lf
 

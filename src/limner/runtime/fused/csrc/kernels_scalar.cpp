@@ -101,6 +101,6 @@ double peak(double seconds) {
 
 }  // namespace
 
-const Kernels kScalar = {matrix, depthwise, peak, false};
+const Kernels kScalar = {matrix, depthwise, peak, false, kNarrowChunk, 64};
 
 }  // namespace lf

@@ -22,9 +22,6 @@ constexpr int32_t kWideChunk = 256;
 
 int32_t chunk_of(int64_t stride) { return int32_t(std::max<int64_t>(64, std::min<int64_t>(kWideChunk, 8192 / stride / 8 * 8))); }
 
-// Where one does, its input, sums and result together fill the L1 cache.
-int32_t depthwise_chunk(int64_t stride) { return stride > kBlock ? 64 : kChunk; }
-
 // `columns` in equal parts of at most `most`, a multiple of 8.
 int32_t even_part(int32_t columns, int32_t most) {
   const int32_t parts = (columns + most - 1) / most;
@@ -56,11 +53,10 @@ Workspace::Workspace(const Network &net, int32_t columns) : net_(net), columns_(
     staged = std::max<int64_t>(staged, int64_t(layer.units) * kUnit);
     quads = std::max<int64_t>(quads, int64_t(layer.places.size()));
   }
-  between_stride_ = widest;
   staged_stride_ = std::max(staged, widest);
   piece(kDepthwiseScratch);
-  piece(between_stride_ * (kChunk + kOvershoot));
-  piece(between_stride_ * (kChunk + kOvershoot));
+  piece(widest * (kChunk + kOvershoot));
+  piece(widest * (kChunk + kOvershoot));
   piece(staged_stride_ * (kWideChunk + kOvershoot));
   quads_.resize(quads);
   for (const Layer &layer : net.layers) {
@@ -212,23 +208,27 @@ void Workspace::make_pair(const Stage &stage, int32_t row) {
   if (!wanted[0] && !wanted[1]) return;
   const bool leaves = tensor == int(rows_.size()) - 1;
   const int64_t stride = net_.tensors[first.plan.input + 1].stride;
-  const int32_t chunk = even_part(made.right - made.left, stage.depthwise >= 0 ? depthwise_chunk(stride) : chunk_of(stride));
+  const int32_t most = stage.depthwise < 0  ? chunk_of(stride)
+                       : stride > kBlock    ? net_.kernels->chunk_beyond
+                                            : net_.kernels->chunk;
+  const int32_t chunk = even_part(made.right - made.left, most);
+  const int64_t between = stage.depthwise >= 0 ? net_.tensors[stage.depthwise + 1].stride : 0;
   for (int32_t column = made.left; column < made.right; column += chunk) {
     const int32_t pixels = std::min(chunk, made.right - column);
     if (stage.depthwise >= 0 && stage.matrix >= 0) {
-      run_depthwise(stage.depthwise, row, column, pixels, between_, between_stride_);
+      run_depthwise(stage.depthwise, row, column, pixels, between_, between);
     } else if (stage.depthwise >= 0) {
       uint8_t *out[2];
       for (int i = 0; i < 2; ++i) out[i] = wanted[i] && !leaves ? pixel_of(tensor, row + i, column) : between_[i];
-      run_depthwise(stage.depthwise, row, column, pixels, out, leaves ? between_stride_ : net_.tensors[tensor].stride);
+      run_depthwise(stage.depthwise, row, column, pixels, out, net_.tensors[tensor].stride);
     }
     for (int i = 0; i < 2; ++i) {
       if (!wanted[i]) continue;
       if (stage.matrix >= 0)
-        run_matrix(stage.matrix, row + i, column, pixels, stage.depthwise >= 0 ? between_[i] : nullptr, between_stride_);
+        run_matrix(stage.matrix, row + i, column, pixels, stage.depthwise >= 0 ? between_[i] : nullptr, between);
       else if (leaves)
         for (int32_t p = 0; p < pixels; ++p)
-          std::memcpy(staged_ + p * staged_stride_, between_[i] + p * between_stride_, net_.tensors[tensor].channels);
+          std::memcpy(staged_ + p * staged_stride_, between_[i] + p * between, net_.tensors[tensor].channels);
       if (leaves) deliver(stage.last(), row + i, column, pixels);
     }
   }
