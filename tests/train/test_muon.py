@@ -21,6 +21,12 @@ def test_orthogonalize_brings_singular_values_near_one(shape: tuple[int, int]) -
     assert torch.linalg.svdvals(matrix).max() > 10
 
 
+def test_matrices_are_orthogonalized_together_as_alone() -> None:
+    matrices = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(1))
+    alone = torch.stack([orthogonalize(matrix) for matrix in matrices])
+    torch.testing.assert_close(orthogonalize(matrices), alone, atol=1e-5, rtol=1e-4)
+
+
 def test_depthwise_kernels_and_biases_are_no_matrices() -> None:
     assert not is_matrix(torch.zeros(64, 1, 3, 3))
     assert not is_matrix(torch.zeros(64))

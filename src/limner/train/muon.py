@@ -1,5 +1,8 @@
 """Muon: momentum whose matrix updates are orthogonalized; everything else is stepped by Adam."""
 
+# torch does not export the _foreach functions that its own optimizers are made of.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -39,12 +42,15 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                step = _orthogonal_step if is_matrix(parameter) else _adam_step
-                parameter.add_(step(parameter, self.state[parameter], group), alpha=-group["lr"])
+            stepped: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
+            torch._foreach_mul_(stepped, 1 - group["lr"] * group["weight_decay"])
+            kernels: dict[torch.Size, list[Tensor]] = {}
+            for parameter in filter(is_matrix, stepped):
+                kernels.setdefault(parameter.shape, []).append(parameter)
+            for alike in kernels.values():
+                _orthogonal_step(alike, [self.state[parameter] for parameter in alike], group)
+            if rest := [parameter for parameter in stepped if not is_matrix(parameter)]:
+                _adam_step(rest, [self.state[parameter] for parameter in rest], group)
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -54,38 +60,51 @@ def is_matrix(parameter: Tensor) -> bool:
     return min(parameter.shape[0], parameter.numel() // parameter.shape[0]) >= SMALLEST
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """The nearest matrix with singular values around 1 (0.7 to 1.2): five quintic Newton-Schulz iterations."""
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """(..., M, N): the nearest matrices with singular values around 1 (0.7 to 1.2), by five quintic Newton-Schulz
+    iterations (Jordan et al. 2024).
+    """
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
-def _orthogonal_step(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    if not state:
-        state["momentum"] = torch.zeros_like(parameter)
-    state["momentum"].mul_(group["momentum"]).add_(gradient)
-    ahead = gradient + group["momentum"] * state["momentum"]
-    matrix = ahead.reshape(len(ahead), -1)
-    tallness = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-    return group["ratio"] * tallness * orthogonalize(matrix).reshape(parameter.shape)
+def _orthogonal_step(kernels: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+    """Step kernels of one shape together: a deep network has dozens, and each is too small to keep a core busy."""
+    for kernel, state in zip(kernels, states, strict=True):
+        if not state:
+            state["momentum"] = torch.zeros_like(kernel)
+    gradients, momenta = _gradients(kernels), [state["momentum"] for state in states]
+    torch._foreach_mul_(momenta, group["momentum"])
+    torch._foreach_add_(momenta, gradients)
+    ahead = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
+    matrices = torch.stack([each.reshape(len(each), -1) for each in ahead])
+    tallness = max(1.0, matrices.shape[1] / matrices.shape[2]) ** 0.5
+    steps = [step.reshape(kernels[0].shape) for step in orthogonalize(matrices)]
+    torch._foreach_add_(kernels, steps, alpha=-group["lr"] * group["ratio"] * tallness)
 
 
-def _adam_step(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-    gradient, (beta1, beta2) = parameter.grad, group["betas"]
-    assert gradient is not None
-    if not state:
-        state |= {"step": torch.zeros(()), "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
-    state["step"] += 1
-    state["mean"].lerp_(gradient, 1 - beta1)
-    state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    count = int(state["step"])
-    mean, square = state["mean"] / (1 - beta1**count), state["square"] / (1 - beta2**count)
-    return mean / (square.sqrt() + 1e-8)
+def _adam_step(parameters: list[Tensor], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+    beta1, beta2 = group["betas"]
+    for parameter, state in zip(parameters, states, strict=True):
+        if not state:
+            state.update(step=torch.zeros(()), mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+        state["step"] += 1
+    gradients, counts = _gradients(parameters), [int(state["step"]) for state in states]
+    means, squares = ([state[key] for state in states] for key in ("mean", "square"))
+    torch._foreach_lerp_(means, gradients, 1 - beta1)
+    torch._foreach_mul_(squares, beta2)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+    roots = torch._foreach_sqrt(torch._foreach_div(squares, [1 - beta2**count for count in counts]))
+    torch._foreach_add_(roots, 1e-8)
+    steps = torch._foreach_div(torch._foreach_div(means, [1 - beta1**count for count in counts]), roots)
+    torch._foreach_add_(parameters, steps, alpha=-group["lr"])
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
