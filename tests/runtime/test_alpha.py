@@ -7,6 +7,7 @@ import pytest
 from kit import photo
 
 from limner.runtime import alpha as transparency
+from limner.runtime.fused import native
 
 
 def disc(height: int, width: int, radius: float) -> np.ndarray:
@@ -110,3 +111,19 @@ def test_firm_alpha_holds_at_impossible_colours() -> None:
     picture = np.full((1, 1, 4), 140, np.uint8)
     picture[..., 0] = 255
     np.testing.assert_array_equal(transparency.firm(picture, 10.0)[0, 0], (255, 252, 252, 252))
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason="needs the compiled library")
+@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (1, 9), (40, 3), (2, 33, 34)])
+def test_compiled_and_plain_straight_agree(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (*shape, 4), dtype=np.uint8)
+    pictures[..., 3] = random.choice([0, 0, 0, 1, 2, 3, 4, 90, 254, 255], shape)
+    colours, alpha = np.empty_like(pictures[..., :3]), np.empty_like(pictures[..., 3])
+    transparency._straighten_plainly(pictures, colours, alpha)
+    compiled = transparency.straight(pictures)
+    np.testing.assert_array_equal(compiled, np.concatenate([colours, alpha[..., None]], -1))
+    for picture, whole in zip(pictures.reshape(-1, *shape[-2:], 4), compiled.reshape(-1, *shape[-2:], 4), strict=True):
+        parts = transparency.straight_parts(picture)
+        np.testing.assert_array_equal(parts[0], whole[..., :3])
+        np.testing.assert_array_equal(parts[1], whole[..., 3])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from limner.runtime.fused import native
 from limner.runtime.resize import bands
 
 # Windows of 3, 9, 27 and 81 pixels a side: each fill builds on the one before, together they reach 58 pixels.
@@ -90,6 +91,29 @@ def straight(pictures: NDArray[Any]) -> NDArray[Any]:
     to nothing about the colour; there it is the mean of the 5x5 pixels around, weighted by alpha, so that viewers which
     enlarge straight alpha draw no fringe. Laid over anything, such a pixel changes by less than SHEER of 255.
     """
+    out = np.empty(pictures.shape, pictures.dtype)
+    _straighten(pictures, out[..., :3], out[..., 3])
+    return out
+
+
+def straight_parts(picture: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`straight` of one picture, as colours (H, W, 3) and alpha (H, W)."""
+    colours, alpha = np.empty((*picture.shape[:2], 3), picture.dtype), np.empty(picture.shape[:2], picture.dtype)
+    _straighten(picture, colours, alpha)
+    return colours, alpha
+
+
+def _straighten(pictures: NDArray[Any], colours: NDArray[Any], alpha: NDArray[Any]) -> None:
+    """By the compiled library, ten times as fast, where it is there."""
+    if pictures.dtype != np.uint8 or native.unavailable():
+        return _straighten_plainly(pictures, colours, alpha)
+    height, width = pictures.shape[-3:-1]
+    parts = (part.reshape(-1, height, width, *part.shape[pictures.ndim - 1 :]) for part in (pictures, colours, alpha))
+    for picture, its_colours, its_alpha in zip(*parts, strict=True):
+        native.straighten(picture, SHEER, its_colours, its_alpha)
+
+
+def _straighten_plainly(pictures: NDArray[Any], straight: NDArray[Any], opacity: NDArray[Any]) -> None:
     maximum = int(np.iinfo(pictures.dtype).max)
     planes = np.ascontiguousarray(np.moveaxis(pictures, -1, 0))
     alpha = planes[3]
@@ -98,9 +122,7 @@ def straight(pictures: NDArray[Any]) -> NDArray[Any]:
     thin = alpha < SHEER * (maximum // 255)
     if thin.any():
         _take_mean(colours, planes, thin)
-    out = np.empty_like(pictures)
-    out[..., :3], out[..., 3] = np.moveaxis(colours, 0, -1), alpha
-    return out
+    straight[...], opacity[...] = np.moveaxis(colours, 0, -1), alpha
 
 
 def _take_mean(colours: NDArray[np.floating[Any]], planes: NDArray[Any], where: NDArray[np.bool_]) -> None:

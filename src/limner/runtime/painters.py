@@ -226,12 +226,16 @@ class _PremultipliedPainting(_Painting):
     def of(self, picture: Picture, progress: Progress | None) -> Picture:
         route = self._route(picture)
         tick = _counter(sum(len(self.network.plan(*size)) for size in route), progress)
-        opaque = np.full(picture.pixels.shape[:2], picture.maximum, picture.pixels.dtype)
-        alpha = opaque if picture.alpha is None else picture.alpha
-        painted = self._enlarged(transparency.premultiplied(picture.pixels, alpha), route, tick)
-        painted = transparency.straight(painted)
-        pixels, grown = np.ascontiguousarray(painted[..., :3]), np.ascontiguousarray(painted[..., 3])
+        pixels, grown = transparency.straight_parts(self._enlarged(_premultiplied(picture), route, tick))
         return replace(picture, pixels=pixels, alpha=None if picture.alpha is None else grown)
+
+
+def _premultiplied(picture: Picture) -> NDArray[Any]:
+    if picture.alpha is not None:
+        return transparency.premultiplied(picture.pixels, picture.alpha)
+    opaque = np.full((*picture.pixels.shape[:2], 4), picture.maximum, picture.pixels.dtype)
+    opaque[..., :3] = picture.pixels
+    return opaque
 
 
 def target(width: int, height: int, own: int, scale: float | None, size: Size | None) -> tuple[int, int]:

@@ -123,6 +123,8 @@ def run(
     workers = min(network.threads, len(plan), MOST_WORKERS)
     session = network.session(plan.height, plan.width, workers)
     gray = gray or image.ndim == 2
+    if not (gray or skip_flat or network.as_float) and image.shape[:2] == (plan.height, plan.width):
+        return _whole(image, session, progress, turn)
     out = np.empty((image.shape[0] * network.scale, image.shape[1] * network.scale, *image.shape[2:]), image.dtype)
 
     def paint(row: Span, column: Span) -> None:
@@ -137,6 +139,14 @@ def run(
 
     _for_each(paint, plan, workers, progress)
     return out
+
+
+def _whole(image: NDArray[Any], session: Session, progress: Progress, turn: Turn) -> NDArray[Any]:
+    """One tile, and nothing to make of it: without a copy of the result."""
+    with turn():
+        painted = session(_taken(image, False))[0]
+    progress()
+    return painted
 
 
 def _for_each(paint: Callable[[Span, Span], None], plan: Plan, workers: int, progress: Progress) -> None:

@@ -61,6 +61,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lf_workspace_bytes": (c_int64, [c_void_p]),
     "lf_profile": (None, [c_void_p, c_int32]),
     "lf_profile_read": (None, [c_void_p, POINTER(c_double)]),
+    "lf_straight": (c_int32, [c_void_p, c_int32, c_int32, c_int32, c_void_p, c_int32, c_void_p, c_int32]),
     "lf_peak_macs": (c_double, [c_int32, c_double]),
     "lf_peak_read": (c_double, [c_size_t, c_double]),
 }
@@ -93,6 +94,18 @@ def peak_macs(seconds: float) -> float:
 def peak_read(size: int, seconds: float) -> float:
     """Bytes per second that one core reads from a buffer of `size` bytes."""
     return _library().lf_peak_read(size, seconds)
+
+
+def straighten(picture: NDArray[np.uint8], sheer: int, colours: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> None:
+    """`runtime.alpha.straight` of one picture (H, W, 4), written to colours (H, W, 3) and alpha (H, W).
+
+    Both lie without gaps, or both within one (H, W, 4). Raises Unsupported without the library.
+    """
+    library, (height, width, _) = _library(), picture.shape
+    picture = np.ascontiguousarray(picture)
+    places = colours.ctypes.data, colours.strides[1], alpha.ctypes.data, alpha.strides[1]
+    if library.lf_straight(picture.ctypes.data, height, width, sheer, *places):
+        raise MemoryError
 
 
 class Network:

@@ -101,6 +101,12 @@ LF_API void lf_profile(lf_net *net, int32_t on);
 // layer 0, the pixel shuffle for the tail.
 LF_API void lf_profile_read(lf_net *net, double *seconds);
 
+// Premultiplied alpha, [height][width][4] without gaps, as straight alpha. Where alpha is below `sheer`, the colour is the
+// mean of the 5 x 5 pixels around, weighted by alpha. The three colours of a pixel lie `colours_step` bytes after those of
+// the one before, its alpha `alpha_step` bytes. 0 on success, 1 when memory runs out.
+LF_API int32_t lf_straight(const uint8_t *in, int32_t height, int32_t width, int32_t sheer, uint8_t *colours,
+                           int32_t colours_step, uint8_t *alpha, int32_t alpha_step);
+
 // Measured limits of one core; each takes about `seconds` and gives the best of many short windows.
 // int8 multiply-accumulates per second of the instruction set (2 operations each), best loop it allows without
 // relying on small weights: avx2 vpmaddubsw + vpmaddwd + vpaddd, VNNI vpdpbusd, NEON sdot; 0 when not usable.
