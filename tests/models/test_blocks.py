@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from limner.models.blocks import FoldableConv2d, block, fold
+from limner.models.blocks import FoldableConv2d, block, fold, folded_together
 
 SHAPES = [(8, 8, 3, 1), (8, 8, 3, 8), (8, 8, 5, 8), (8, 12, 1, 1), (16, 16, 3, 4), (3, 8, 3, 1)]
 
@@ -28,6 +28,23 @@ def test_branches_fold_exactly(inputs: int, outputs: int, kernel: int, groups: i
     apart = torch.stack(branches).sum(0) + conv.bias[:, None, None]
     assert torch.allclose(conv.fold()(x), apart, atol=1e-5)
     assert torch.allclose(conv.fold()(x), conv(x), atol=1e-5)
+
+
+def test_alike_layers_fold_together_as_alone() -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(*(scrambled(FoldableConv2d(8, 8, 3, groups)) for groups in (1, 8, 1, 8, 8)))
+    x = torch.randn(1, 8, 7, 7)
+    alone = layers(x)
+    alone.sum().backward()
+    gradients = [parameter.grad for parameter in layers.parameters()]
+    layers.zero_grad()
+    with folded_together(layers):
+        together = layers(x)
+    together.sum().backward()
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    for parameter, gradient in zip(layers.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-3)
+    assert all(layer.ready is None for layer in layers), "a step must not see the kernels of the one before"
 
 
 def test_identity_branch_passes_the_input() -> None:

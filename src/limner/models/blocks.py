@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ class FoldableConv2d(nn.Module):
     """
 
     edges: Tensor
+    ready: Tensor | None = None  # the folded kernel, inside `folded_together`
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, groups: int = 1, branches: bool = True, passes: bool = False
@@ -68,19 +70,7 @@ class FoldableConv2d(nn.Module):
 
     def branch_kernels(self) -> list[Tensor]:
         """The kernel of every branch, each (out, in / groups, k, k); their sum is the folded kernel."""
-        kernels: list[Tensor] = [self.weight]
-        if hasattr(self, "point"):
-            kernels.append(self._centred(self.point[:, :, None, None]))
-            kernels.append(self._centred(torch.einsum("eoi,ehw->oihw", self.edge, self.edges)))
-        if hasattr(self, "widen"):
-            kernels.append(torch.einsum("omhw,mi->oihw", self.squeeze, self.widen))
-        if self.identity:
-            kernels.append(self.unit_kernel())
-        return kernels
-
-    def _centred(self, kernel: Tensor) -> Tensor:
-        margin = (self.kernel - kernel.shape[-1]) // 2
-        return F.pad(kernel, (margin,) * 4)
+        return [kernels[0] for kernels in _branches([self])]
 
     def unit_kernel(self) -> Tensor:
         """The kernel that leaves its input as it is."""
@@ -90,7 +80,11 @@ class FoldableConv2d(nn.Module):
         return kernel
 
     def folded_kernel(self) -> Tensor:
-        return torch.stack(self.branch_kernels()).sum(0)
+        return _folded([self])[0] if self.ready is None else self.ready
+
+    def likeness(self) -> tuple[object, ...]:
+        """What layers must have in common to be folded together."""
+        return self.weight.shape, self.groups, self.identity, hasattr(self, "point"), hasattr(self, "widen")
 
     @torch.no_grad()
     def set_folded(self, kernel: Tensor, bias: Tensor) -> None:
@@ -116,6 +110,57 @@ class FoldableConv2d(nn.Module):
             if conv.bias is not None:
                 conv.bias.copy_(self.bias)
         return conv
+
+
+def _branches(alike: Sequence[FoldableConv2d]) -> list[Tensor]:
+    """The kernels of every branch of layers that are alike, each (layers, out, in / groups, k, k)."""
+    first = alike[0]
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(conv, name) for conv in alike])
+
+    kernels = [stacked("weight")]
+    if hasattr(first, "point"):
+        kernels.append(_centred(stacked("point")[..., None, None], first.kernel))
+        kernels.append(_centred(torch.einsum("leoi,ehw->loihw", stacked("edge"), first.edges), first.kernel))
+    if hasattr(first, "widen"):
+        kernels.append(torch.einsum("lomhw,lmi->loihw", stacked("squeeze"), stacked("widen")))
+    if first.identity:
+        kernels.append(first.unit_kernel().expand_as(kernels[0]))
+    return kernels
+
+
+def _centred(kernels: Tensor, size: int) -> Tensor:
+    margin = (size - kernels.shape[-1]) // 2
+    return F.pad(kernels, (margin,) * 4)
+
+
+def _folded(alike: Sequence[FoldableConv2d]) -> Tensor:
+    """(layers, out, in / groups, k, k)."""
+    kernels, *others = _branches(alike)
+    for other in others:
+        kernels = kernels + other
+    return kernels
+
+
+@contextmanager
+def folded_together(module: nn.Module) -> Iterator[None]:
+    """Inside, the layers below `module` that are alike have been folded in one go.
+
+    A deep network has dozens of them, and on weights this small a step costs what it is called, not what it computes.
+    """
+    groups: dict[tuple[object, ...], list[FoldableConv2d]] = {}
+    convs = [conv for conv in module.modules() if isinstance(conv, FoldableConv2d)]
+    for conv in convs:
+        groups.setdefault(conv.likeness(), []).append(conv)
+    try:
+        for alike in groups.values():
+            for conv, kernel in zip(alike, _folded(alike).unbind(), strict=True):
+                conv.ready = kernel
+        yield
+    finally:
+        for conv in convs:
+            conv.ready = None
 
 
 def block(

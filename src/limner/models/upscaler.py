@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limner.config import UpscalerConfig
-from limner.models.blocks import ACTIVATIONS, FoldableConv2d, block, fold
+from limner.models.blocks import ACTIVATIONS, FoldableConv2d, block, fold, folded_together
 
 
 def shuffle(x: Tensor, ratio: int) -> Tensor:
@@ -59,11 +61,16 @@ class Upscaler(nn.Module):
         return conv
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._paint(self.tail, self.drop(self.trunk(self._enter(x))), x, self.config.scale)
+        with folded_together(self):
+            return self._paint(self.tail, self.drop(self.trunk(self._enter(x))), x, self.config.scale)
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """The picture of every level, coarse to fine; the last is what `forward` gives."""
-        features, pictures = self._enter(x), []
+        with folded_together(self):
+            return list(self._climb(x))
+
+    def _climb(self, x: Tensor) -> Iterator[Tensor]:
+        features = self._enter(x)
         cuts = [self.config.depth * (level + 1) // self.config.levels for level in range(self.config.levels)]
         start = 0
         for level, cut in enumerate(cuts):
@@ -71,8 +78,7 @@ class Upscaler(nn.Module):
             start = cut
             last = level == len(cuts) - 1
             head = self.tail if last else self.heads[level]
-            pictures.append(self._paint(head, self.drop(features) if last else features, x, self.scales[level]))
-        return pictures
+            yield self._paint(head, self.drop(features) if last else features, x, self.scales[level])
 
     def _enter(self, x: Tensor) -> Tensor:
         return self.head(F.pixel_unshuffle(x, self.config.unshuffle) if self.config.unshuffle > 1 else x)
