@@ -29,9 +29,6 @@ constexpr float kBound = 16384.0f;  // beyond any byte, and still 16 bits
 
 inline int unit_channel(int lane) { return lane < 8 ? 2 * lane : 2 * (lane - 8) + 1; }
 
-// How many units from `unit`, the first of those that lie together, do so. The last may be left over.
-inline int units_together(int unit, int units) { return units - unit >= 4 ? 4 : units - unit >= 2 ? 2 : 1; }
-
 // The channel, from the first unit on, in a lane of unit `unit` of `units`, for kernels whose units lie together.
 inline int joined_channel(int unit, int units, int lane) {
   const int rest = unit % 4, first = unit - rest, left = units - first;
@@ -100,7 +97,9 @@ struct Depthwise {
 };
 
 constexpr int kNarrowChunk = 80;  // ... of kernels with vectors of 32 bytes
-constexpr int kDepthwiseScratch = (2 * 4 + 2) * (kNarrowChunk + kOvershoot) * kBlock;
+constexpr int kDepthwiseScratch = (2 * 4 + 2) * (kNarrowChunk + kOvershoot) * kBlock > 8 * (kChunk + kOvershoot) * kBlock
+                                      ? (2 * 4 + 2) * (kNarrowChunk + kOvershoot) * kBlock
+                                      : 8 * (kChunk + kOvershoot) * kBlock;
 
 struct Kernels {
   void (*matrix)(const Matrix &);

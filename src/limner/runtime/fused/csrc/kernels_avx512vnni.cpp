@@ -10,7 +10,9 @@
 #endif
 #include <immintrin.h>
 
+#include <algorithm>
 #include <chrono>
+#include <type_traits>
 
 #include "simd_common.h"
 
@@ -66,6 +68,11 @@ struct I : HalfX86 {
     return _mm512_cvtepu8_epi32(pick16(bytes, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15)));
   }
   LF_INLINE static void widen(const uint8_t *p, B (&to)[1]) { to[0] = widen(load16(p)); }
+  LF_INLINE static void widen(const uint8_t *p, B (&to)[3]) {
+    B two[2];
+    widen(p, two);
+    to[0] = two[0], to[1] = two[1], to[2] = widen(load16(p + 2 * kUnit));
+  }
   template <bool clamp>
   LF_INLINE static B narrow(B low, B high, const Limits &limits) {
     const B bytes = _mm512_packus_epi16(low, high);
@@ -76,8 +83,9 @@ struct I : HalfX86 {
   // Two of the four dwords of a 16-byte part, of two vectors in turn.
   template <int half>
   LF_INLINE static B interleave8(B a, B b) { return half ? _mm512_unpackhi_epi8(a, b) : _mm512_unpacklo_epi8(a, b); }
-  template <int half>
-  LF_INLINE static B interleave16(B a, B b) { return half ? _mm512_unpackhi_epi16(a, b) : _mm512_unpacklo_epi16(a, b); }
+  LF_INLINE static B interleave16(B a, B b, int half) {
+    return half ? _mm512_unpackhi_epi16(a, b) : _mm512_unpacklo_epi16(a, b);
+  }
   // The second half of a and the first of b.
   LF_INLINE static B middle(B a, B b) { return _mm512_alignr_epi64(b, a, 4); }
   LF_INLINE static void store_apart(uint8_t *out, B bytes, int64_t stride) {
@@ -110,6 +118,14 @@ struct I : HalfX86 {
       return merge(lanes[0], lanes[1]);
     }
   };
+
+  struct CentreOfThree {
+    Centre<2> two;
+    Centre<1> one;
+    LF_INLINE CentreOfThree(const Matrix &m, int unit, bool used) : two(m, unit, used), one(m, unit + 2, used) {}
+  };
+  template <int units>
+  using CentreOf = std::conditional_t<units == 3, CentreOfThree, Centre<units>>;
 
   template <bool clamp, bool add, int pixels>
   LF_INLINE static void store_tile(const B (&acc)[pixels][4], const Limits &limits, const Centre<4> &centre, int pixel,
@@ -162,6 +178,15 @@ struct I : HalfX86 {
       }
       store_four(narrow<clamp>(words[0], words[1], limits), out + p * stride, stride);
     }
+  }
+
+  template <bool clamp, bool add, int pixels>
+  LF_INLINE static void store_tile(const B (&acc)[pixels][3], const Limits &limits, const CentreOfThree &centre, int pixel,
+                                   uint8_t *out, int64_t stride) {
+    B two[pixels][2], one[pixels][1];
+    LF_UNROLL for (int p = 0; p < pixels; ++p) two[p][0] = acc[p][0], two[p][1] = acc[p][1], one[p][0] = acc[p][2];
+    store_tile<clamp, add>(two, limits, centre.two, pixel, out, stride);
+    store_tile<clamp, add>(one, limits, centre.one, pixel, out + 2 * kUnit, stride);
   }
 };
 
