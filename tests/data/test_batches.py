@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from limner.config import DegradeConfig, TrainConfig
-from limner.data.batches import MARGIN, CropSampler, decode_all
+from limner.data.batches import MARGINS, CropSampler, decode_all
 from limner.data.degrade import degrade, shrink
 from limner.data.records import from_columns
 from limner.errors import LimnerError
@@ -37,10 +37,12 @@ def test_pairs_line_up(scale: int) -> None:
 def test_crops_see_real_neighbours_not_a_mirror() -> None:
     """The border of `low` agrees with shrinking the whole picture."""
     picture = pictures(1, 96)[0]
-    plan = TrainConfig(batch=1, crop=96 // 2 - 2 * MARGIN)
+    plan = TrainConfig(batch=1, crop=96 // 2 - 2 * MARGINS["bicubic"])
     low, _ = CropSampler([picture], 2, plan, DegradeConfig()).batch(0)
     whole = torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255
-    small = shrink(whole[None], 2).clamp(0, 1)[0, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    small = shrink(whole[None], 2).clamp(0, 1)[
+        0, :, MARGINS["bicubic"] : -MARGINS["bicubic"], MARGINS["bicubic"] : -MARGINS["bicubic"]
+    ]
     turned = [torch.rot90(t, k, (1, 2)) for t in (small, small.transpose(1, 2)) for k in range(4)]
     assert min((low[0] - t).abs().max().item() for t in turned) <= 0.5 / 255 + 1e-5
 
