@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ SETS = ("Set5", "Set14", "BSD100")
 ENGINES = ("openvino", "onnxruntime", "fused")
 THREADS = (1, 2)
 PAINTERS = "<!-- painters -->", "<!-- /painters -->"
+SERVER = "<!-- server -->", "<!-- /server -->"
 PAINTED = ("r_precision", "style", "colour", "own_kid", "sharpness", "diversity", "copies")
 PAINTER_HEADS = {
     "README.md": (
@@ -225,8 +227,12 @@ def painter_block(readme: str, folder: Path) -> str:
     """What stands between the second markers."""
     quality, painting = painter_lines(folder)
     head, names, note = PAINTER_HEADS[readme]
-    served = table(SERVER_HEADS[readme], [server_line(folder)])
-    return "\n\n".join([note, table(head, quality), table(names, painting), served])
+    return "\n\n".join([note, table(head, quality), table(names, painting)])
+
+
+def server_block(readme: str, folder: Path) -> str:
+    """What stands between the third markers."""
+    return table(SERVER_HEADS[readme], [server_line(folder)])
 
 
 def write_ladder(folder: Path, readmes: list[Path]) -> None:
@@ -237,11 +243,19 @@ def write_ladder(folder: Path, readmes: list[Path]) -> None:
         write_between(readme, *LADDER, table(LADDER_HEADS[readme.name], reporting.rows(rungs)))
 
 
+# What is written, where, and the last file it needs: what was not measured stays as it is.
+BLOCKS: tuple[tuple[tuple[str, str], Callable[[str, Path], str], str], ...] = (
+    ((START, END), upscaler_block, "painter-engines.json"),
+    (PAINTERS, painter_block, "painters-speed.json"),
+    (SERVER, server_block, "server.json"),
+)
+
+
 def main(folder: Path, readmes: list[Path]) -> None:
-    for readme in readmes:
-        write_between(readme, START, END, upscaler_block(readme.name, folder))
-        write_between(readme, *PAINTERS, painter_block(readme.name, folder))
-    print(upscaler_block("README.md", folder))
+    measured = [each for each in BLOCKS if (folder / each[2]).exists()]
+    for readme, (markers, block, _) in product(readmes, measured):
+        write_between(readme, *markers, block(readme.name, folder))
+    print("\n\n".join(block("README.md", folder) for _, block, _ in measured))
 
 
 if __name__ == "__main__":
