@@ -14,6 +14,7 @@
 // 1.5 * 2^23 * (1 - multiplier) + zero, an integer, rounds sum * multiplier + zero to an integer in the low bits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace lf {
@@ -97,9 +98,9 @@ struct Depthwise {
 };
 
 constexpr int kNarrowChunk = 80;  // ... of kernels with vectors of 32 bytes
-constexpr int kDepthwiseScratch = (2 * 4 + 2) * (kNarrowChunk + kOvershoot) * kBlock > 8 * (kChunk + kOvershoot) * kBlock
-                                      ? (2 * 4 + 2) * (kNarrowChunk + kOvershoot) * kBlock
-                                      : 8 * (kChunk + kOvershoot) * kBlock;
+// Of those dwords of up to eight rows and two vectors of words; of kernels with longer vectors four for each row.
+constexpr int kDepthwiseScratch =
+    std::max((2 * 4 + 2) * (kNarrowChunk + kOvershoot) * kBlock, 8 * (kChunk + kOvershoot) * kBlock);
 
 struct Kernels {
   void (*matrix)(const Matrix &);

@@ -1,4 +1,5 @@
-// AVX512-VNNI: the dot-product instruction on 64-byte vectors; a unit is one vector, a depthwise vector two pixels.
+// AVX512-VNNI: the dot-product instruction on 64-byte vectors, with loops of its own (loops_wide.inc). No VBMI: not every
+// processor with VNNI has it.
 #include "kernels.h"
 
 #ifdef LF_X86
@@ -10,7 +11,6 @@
 #endif
 #include <immintrin.h>
 
-#include <algorithm>
 #include <chrono>
 #include <type_traits>
 
@@ -104,8 +104,10 @@ struct I : HalfX86 {
       if (!used) return;
       const uint8_t *at = m.centre_index + unit * kUnit;
       const B none = _mm512_set1_epi8(-128);  // makes a shuffle leave zero
-      if (units == 4) index[0] = _mm512_unpacklo_epi8(load(at), none), index[kParts - 1] = _mm512_unpackhi_epi8(load(at), none);
-      else if (units == 2) index[0] = _mm512_or_si512(_mm512_cvtepu8_epi16(half(at)), _mm512_set1_epi16(-32768));
+      if (units == 4) {
+        index[0] = _mm512_unpacklo_epi8(load(at), none);
+        index[kParts - 1] = _mm512_unpackhi_epi8(load(at), none);
+      } else if (units == 2) index[0] = _mm512_or_si512(_mm512_cvtepu8_epi16(half(at)), _mm512_set1_epi16(-32768));
       else index[0] = _mm512_castsi128_si512(load16(at));
     }
     LF_INLINE B of(int pixel, int part) const {
