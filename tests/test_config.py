@@ -66,6 +66,8 @@ def test_painters_must_be_possible(change: str, reason: str) -> None:
 def test_levels_of_a_painter() -> None:
     assert PainterConfig().grids == (16, 8, 4)
     assert PainterConfig().sides == (8, 16, 32, 64)
+    assert PainterConfig(cell=2, widths=(16,) * 4, down=(0,) * 3, up=(1,) * 3).sides == (8, 16, 32, 64)
+    assert PainterConfig(cell=2, widths=(16,) * 2, down=(0,), up=(1,)).sides == (16, 32, 64)
     assert PainterConfig(size=128, cell=8, widths=(16,), down=(), up=(), attention=()).sides == (16, 32, 64, 128)
 
 

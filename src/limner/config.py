@@ -30,6 +30,9 @@ class DataConfig(Section):
     )
     styles: tuple[str, ...] | None = Field(default=None, description="keep only these styles")
     captions: str | None = Field(default=None, description="table of captions that does not lie beside the pictures")
+    looks: bool = Field(
+        default=False, description="painters: where a caption fits several styles, the mean of the noise says which"
+    )
     recolour: int = Field(
         default=0, ge=0, le=10, description="versions in other colours of pictures with one measured colour"
     )
@@ -89,6 +92,9 @@ class PainterConfig(Section):
     down: tuple[int, ...] = Field(default=(1, 1), description="blocks on the way down, fine to coarse")
     middle: int = Field(default=2, ge=0, description="blocks at the coarsest level")
     up: tuple[int, ...] = Field(default=(2, 2), description="blocks on the way up, fine to coarse")
+    kind: Literal["separable", "dense"] = Field(
+        default="separable", description="blocks: pointwise, depthwise, pointwise; or two whole convolutions"
+    )
     expansion: int = Field(default=2, ge=1, le=8, description="channels inside a block, as a multiple of its width")
     kernel: Literal[3, 5, 7] = 3
     condition: int = Field(default=256, ge=8, description="length of the vector that FiLM reads")
@@ -96,6 +102,9 @@ class PainterConfig(Section):
     attention: tuple[int, ...] = Field(default=(1,), description="levels whose way up begins by reading the tokens")
     heads: int = Field(default=4, ge=1)
     noise: int = Field(default=64, ge=1, description="channels of the noise at the finest level")
+    mood: bool = Field(
+        default=False, description="the mean of the noise also reaches FiLM and the coarsest level, beside the text"
+    )
     pyramid: bool = Field(
         default=False, description="a picture is the coarser one, enlarged, plus detail; or every head paints it whole"
     )
@@ -110,6 +119,8 @@ class PainterConfig(Section):
         coarsest = self.cell * 2 ** (levels - 1)
         if self.size % coarsest:
             raise ValueError(f"size={self.size} is not a multiple of {coarsest}, the coarsest cell")
+        if self.mood and not self.memory:
+            raise ValueError("mood=true needs memory > 0, which it is added to")
         if any(not 0 <= level < levels for level in self.attention):
             raise ValueError(f"attention={self.attention} names a level that is not among 0 to {levels - 1}")
         if any(self.widths[level] % self.heads for level in self.attention):
@@ -123,8 +134,11 @@ class PainterConfig(Section):
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Sides of the pictures the network gives, coarse to fine: from the second level on, doubled up to `size`."""
-        first = self.grids[:2][-1]
+        """Sides of the pictures the network gives, coarse to fine, doubled up to `size`.
+
+        The first is that of the second level or, where that is larger, of the first level from size / 8 down.
+        """
+        first = next((grid for grid in self.grids[1:] if grid <= self.size // 8), self.grids[:2][-1])
         return tuple(first * 2**k for k in range((self.size // first).bit_length()))
 
 
@@ -157,6 +171,7 @@ class AdversarialConfig(Section):
         default=4, ge=1, description="lazy regularization: penalties every n-th step, scaled by n"
     )
     width: int = Field(default=32, ge=4)
+    cell: Literal[2, 4] = Field(default=4, description="painters: the critic looks at pixels unshuffled by this")
     lr: float = Field(default=2e-4, gt=0)
     start_share: float = Field(default=0.5, ge=0, lt=1, description="share of the run before the adversary joins")
     mismatch: float = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,16 @@ def test_ranks_share_the_global_batch() -> None:
 def test_groups_number_versions_of_one_thing() -> None:
     batch = sampler(count=4).batch(0)
     assert sorted(batch.groups.tolist()) == [0, 1, 2, 3]
+
+
+def test_captions_of_several_styles_leave_the_look_open() -> None:
+    records = [replace(record(style, (f"a cat, {style}", "a cat")), style=style) for style in ("3d", "flat")]
+    captions = Captions(records, 0)
+    assert captions.open.tolist() == [text == "a cat" for text in captions.texts]
+    vectors = PromptVectors(np.zeros((3, 3, 2), np.float16), np.ones((3, 3), bool), np.eye(3, 2, dtype=np.float16))
+    drawn = PaintingSampler(records, np.zeros((2, 16, 16, 4), np.uint8), captions, vectors, 2)
+    looks = torch.cat([torch.as_tensor(drawn.batch(step).looks) for step in range(2)])  # every wording once
+    assert sorted(looks.tolist()) == [-1, -1, 0, 1]
 
 
 def test_bad_pictures_and_captions_are_named() -> None:

@@ -22,6 +22,7 @@ SHAPES = [
     {"memory": 0, "attention": (), "kernel": 5},
     {"attention": (0, 1, 2), "heads": 2, "down": (0, 0), "middle": 0},
     {"pyramid": True, "head_kernel": 3},
+    {"kind": "dense", "expansion": 1, "mood": True},
 ]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import pytest
 import torch
 
 from limner.models.discriminator import Discriminator, PaintingCritic, PicturePrompt
@@ -11,9 +14,10 @@ def test_patches_of_eight_pixels() -> None:
     assert Discriminator(8)(torch.rand(2, 3, 32, 48)).shape == (2, 4, 6)
 
 
-def test_the_painting_critic_sees_the_picture_and_reads_the_text() -> None:
+@pytest.mark.parametrize("cell", [2, 4])
+def test_the_painting_critic_sees_the_picture_and_reads_the_text(cell: Literal[2, 4]) -> None:
     torch.manual_seed(0)
-    critic = PaintingCritic(16, 12)
+    critic = PaintingCritic(16, 12, cell)
     pictures, pooled = torch.rand(3, 4, 64, 64), torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
     logits = critic(pictures, pooled)
     assert logits.shape == (3,)
@@ -22,6 +26,11 @@ def test_the_painting_critic_sees_the_picture_and_reads_the_text() -> None:
     both = critic(pictures, torch.stack([pooled, pooled.roll(1, 0)]))
     torch.testing.assert_close(both[0], logits)
     torch.testing.assert_close(both[1], critic(pictures, pooled.roll(1, 0)))
+
+
+def test_logits_of_the_critic_are_float_in_mixed_precision() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert PaintingCritic(16, 12)(torch.rand(3, 4, 64, 64), torch.randn(3, 12)).dtype == torch.float32
 
 
 def test_one_space_of_unit_vectors() -> None:

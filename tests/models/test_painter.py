@@ -40,6 +40,7 @@ def inputs(count: int = 2, noise: int = 4) -> tuple[torch.Tensor, Text]:
         {"kernel": 5, "attention": (0, 2), "heads": 2},
         {"middle": 0, "up": (0, 0)},
         {"pyramid": True},
+        {"kind": "dense", "expansion": 1, "mood": True},
     ],
 )
 def test_every_level_is_a_picture_and_learns(changes: dict[str, object]) -> None:
@@ -75,6 +76,27 @@ def test_noise_and_pooled_text_both_matter(part: str) -> None:
     net, (noise, text) = painter(), inputs()
     other = net(-noise, text) if part == "noise" else net(noise, text._replace(pooled=text.pooled.roll(1, 0)))
     assert (other - net(noise, text)).abs().max() > 1e-3
+
+
+def test_the_mood_is_the_mean_of_the_noise() -> None:
+    """It reaches the whole picture; without it, where the noise lies changes only what is near."""
+    noise, text = inputs()
+    noise = noise - noise.mean((2, 3), keepdim=True)
+    for mood in (False, True):
+        net = painter(mood=mood)
+        seen: list[torch.Tensor] = []
+        net.film.register_forward_hook(lambda *args, seen=seen: seen.append(args[2]))
+        net(noise, text)
+        net(noise.roll(3, 2), text)
+        net(noise + 0.1, text)
+        torch.testing.assert_close(seen[0], seen[1])
+        assert (seen[2] - seen[0]).abs().max() > 1e-3 or not mood
+
+
+def test_sums_of_pictures_are_float_in_mixed_precision() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        pictures = painter(pyramid=True).levels(*inputs())
+    assert {picture.dtype for picture in pictures} == {torch.float32}
 
 
 def test_folding_fixes_the_time_at_noise_alone() -> None:

@@ -24,7 +24,7 @@ Bytes = NDArray[np.uint8]
 class PaintingBatch(NamedTuple):
     """`pictures` (N, 4, S, S) float32 in 0..1, RGBA with premultiplied alpha. `states` (N, L, width), `mask` (N, L) of
     0 and 1 and `pooled` (N, width): vectors of one caption of each. `groups` (N,): pictures that share a number are
-    versions of one thing.
+    versions of one thing. `looks` (N,): which of the styles a picture has where its caption leaves that open, else -1.
     """
 
     pictures: Tensor
@@ -32,6 +32,7 @@ class PaintingBatch(NamedTuple):
     mask: Tensor
     pooled: Tensor
     groups: Tensor
+    looks: Tensor | None = None
 
 
 def decode_paintings(records: Sequence[Record], side: int) -> Bytes:
@@ -80,6 +81,15 @@ class Captions:
         self.records, self.seed = records, seed
         self.texts = sorted({text for record in records for text in wordings(record)})
         self._row = {text: row for row, text in enumerate(self.texts)}
+        self.open = self._open()
+
+    def _open(self) -> NDArray[np.bool_]:
+        """(texts,): whether pictures of more than one style have that wording."""
+        styles: list[set[str]] = [set() for _ in self.texts]
+        for record in self.records:
+            for text in wordings(record):
+                styles[self._row[text]].add(record.style)
+        return np.array([len(each) > 1 for each in styles])
 
     def row(self, picture: int, epoch: int) -> int:
         """Index into `texts`."""
@@ -114,6 +124,8 @@ class PaintingSampler:
         self.pictures = torch.from_numpy(pictures).to(device)
         names = np.unique([record.group for record in records], return_inverse=True)[1]
         self.groups = torch.from_numpy(names.astype(np.int64))
+        styles, self.looks = np.unique([record.style for record in records], return_inverse=True)
+        self.styles = len(styles)
         self.names = {record.name: row for row, record in enumerate(records)}
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -124,7 +136,8 @@ class PaintingSampler:
         chosen = torch.tensor([picture for _, picture in drawn])
         pictures = self.pictures[chosen.to(self.device)].permute(0, 3, 1, 2).float().div_(255)
         states, mask, pooled = (part.to(self.device) for part in self.vectors.rows(rows))
-        return PaintingBatch(pictures, states, mask, pooled, self.groups[chosen].to(self.device))
+        looks = torch.from_numpy(np.where(self.captions.open[rows], self.looks[chosen.numpy()], -1))
+        return PaintingBatch(pictures, states, mask, pooled, self.groups[chosen].to(self.device), looks)
 
     def drawn(self, place: int) -> tuple[int, int]:
         """(epoch, picture) at a place of the endless row of shuffled epochs."""

@@ -61,7 +61,8 @@ class _Build:
 
     def _paint_all(self) -> None:
         painter, w = self.painter, self.w
-        films = iter(self._films())
+        mood = self._mood()
+        films = iter(self._films(mood[0]))
         tokens = w.node("Unsqueeze", w.node("Transpose", "states", perm=[0, 2, 1]), w.ints(3))
         absent = self._absent()
         x, skips = self._conv(w.node("Transpose", "noise", perm=[0, 3, 1, 2]), painter.enter), []
@@ -71,7 +72,7 @@ class _Build:
             skips.append(x)
             x = self._conv(x, shrink)
         if self.config.memory:
-            x = w.node("Add", x, self._imagined())
+            x = w.node("Add", x, self._imagined(mood[1]))
         for level in reversed(range(len(self.config.widths))):
             if level < len(skips):
                 x = w.node("Add", self._doubled(self._conv(x, painter.grow[level])), skips[level])
@@ -96,10 +97,26 @@ class _Build:
         wide = self.w.node("Reshape", "pooled", shape)
         return self.w.node("Mul", wide, self.w.constant(np.float32(math.sqrt(self.painter.text_width))))
 
-    def _films(self) -> list[tuple[str, str]]:
+    def _mood(self) -> tuple[str, str]:
+        """What the mean of the noise adds to the hidden units before FiLM and before the coarsest level."""
+        painter, config, w = self.painter, self.config, self.w
+        if not config.mood:
+            return "", ""
+        mean = w.node("ReduceMean", "noise", axes=[1, 2], keepdims=1)
+        mean = w.node("Mul", w.node("Transpose", mean, perm=[0, 3, 1, 2]), w.constant(np.float32(config.grids[0])))
+        parts = ["mood_film", "mood_memory"]
+        lengths = w.ints(config.condition, config.memory)
+        w.nodes.append(helper.make_node("Split", [self._conv(mean, painter.mood), lengths], parts, axis=1))
+        return parts[0], parts[1]
+
+    def _hidden(self, layer: nn.Module, mood: str) -> str:
+        read = self._conv(self._spread(), layer)
+        return self._relu(self.w.node("Add", read, mood) if mood else read)
+
+    def _films(self, mood: str) -> list[tuple[str, str]]:
         """(1 + scale, shift) of every block."""
         painter, w = self.painter, self.w
-        film = self._conv(self._relu(self._conv(self._spread(), painter.read)), painter.film)
+        film = self._conv(self._hidden(painter.read, mood), painter.film)
         halves = [width // 2 for width in painter.film_widths() for _ in range(2)]
         parts = [f"film_{k}" for k in range(len(halves))]
         w.nodes.append(helper.make_node("Split", [film, w.ints(*halves)], parts, name="films", axis=1))
@@ -109,7 +126,8 @@ class _Build:
     def _block(self, x: str, block: Block, scale: str, shift: str) -> str:
         inner = self.w.node("Add", self.w.node("Mul", x, scale), shift)
         inner = self._relu(self._conv(inner, block.widen))
-        inner = self._relu(self._conv(inner, block.depthwise))
+        if block.depthwise is not None:
+            inner = self._relu(self._conv(inner, block.depthwise))
         return self.w.node("Add", self._conv(inner, block.narrow), x)
 
     def _absent(self) -> str:
@@ -117,9 +135,9 @@ class _Build:
         inverse = w.node("Sub", "mask", w.constant(np.float32(1)))
         return w.node("Unsqueeze", w.node("Mul", inverse, w.constant(np.float32(MASKED))), w.ints(1, 2))
 
-    def _imagined(self) -> str:
+    def _imagined(self, mood: str) -> str:
         painter, grid, w = self.painter, self.config.grids[-1], self.w
-        flat = self._conv(self._relu(self._conv(self._spread(), painter.recall)), painter.imagine)
+        flat = self._conv(self._hidden(painter.recall, mood), painter.imagine)
         shape = w.ints(0, grid, grid, self.config.widths[-1])
         return w.node("Transpose", w.node("Reshape", flat, shape), perm=[0, 3, 1, 2])
 

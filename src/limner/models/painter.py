@@ -43,32 +43,41 @@ def dense(inputs: int, outputs: int, gain: float = 1.0, kernel: int = 1) -> nn.C
 class Block(nn.Module):
     """x + narrow(relu(depthwise(relu(widen(film(x)))))): (N, width, H, W) -> same.
 
-    FiLM (Perez et al. 2018, eq. 1) acts on the narrow side, before the first convolution: half the work of acting on
-    the wide one, and the integer convolutions in between stay one chain. `film`: (N, 2 * width, 1, 1), scale and shift.
+    The dense kind has no depthwise layer, and kernels in both others. FiLM (Perez et al. 2018, eq. 1) acts on the
+    narrow side, before the first convolution: half the work of acting on the wide one, and the integer convolutions in
+    between stay one chain. `film`: (N, 2 * width, 1, 1), scale and shift.
     """
 
-    def __init__(self, width: int, expansion: int, kernel: int) -> None:
+    def __init__(self, width: int, config: PainterConfig) -> None:
         super().__init__()
-        wide = width * expansion
-        self.widen = dense(width, wide, math.sqrt(2.0))
-        self.depthwise = nn.Conv2d(wide, wide, kernel, padding=kernel // 2, groups=wide)
-        nn.init.normal_(self.depthwise.weight, std=0.5 / kernel)
-        with torch.no_grad():  # passes its input, so that a stack of them starts as a stack of pointwise layers
-            self.depthwise.weight[:, 0, kernel // 2, kernel // 2] += 1.0
-        nn.init.zeros_(self.depthwise.bias)  # type: ignore[arg-type]
-        self.narrow = dense(wide, width, 0.3)
+        wide, separable = width * config.expansion, config.kind == "separable"
+        self.widen = dense(width, wide, math.sqrt(2.0), 1 if separable else config.kernel)
+        self.depthwise = passing(wide, config.kernel) if separable else None
+        self.narrow = dense(wide, width, 0.3, 1 if separable else config.kernel)
 
     def forward(self, x: Tensor, film: Tensor) -> Tensor:
         scale, shift = film.chunk(2, 1)
         inner = F.relu(self.widen(torch.addcmul(x + shift, x, scale)))
-        return x + self.narrow(F.relu(self.depthwise(inner)))
+        if self.depthwise is not None:
+            inner = F.relu(self.depthwise(inner))
+        return x + self.narrow(inner)
+
+
+def passing(width: int, kernel: int) -> nn.Conv2d:
+    """A depthwise convolution that passes its input, so that a stack of them starts as a stack of pointwise layers."""
+    conv = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+    nn.init.normal_(conv.weight, std=0.5 / kernel)
+    with torch.no_grad():
+        conv.weight[:, 0, kernel // 2, kernel // 2] += 1.0
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
 
 
 class Stage(nn.ModuleList):
     """The blocks of one level, in one direction."""
 
-    def __init__(self, width: int, depth: int, expansion: int, kernel: int) -> None:
-        super().__init__(Block(width, expansion, kernel) for _ in range(depth))
+    def __init__(self, width: int, depth: int, config: PainterConfig) -> None:
+        super().__init__(Block(width, config) for _ in range(depth))
 
 
 class CrossAttention(nn.Module):
@@ -103,6 +112,7 @@ class Painter(nn.Module):
     """
 
     clock: nn.Conv2d  # of flows only
+    mood: nn.Conv2d  # where config.mood says so
 
     def __init__(self, config: PainterConfig, text_width: int) -> None:
         super().__init__()
@@ -120,6 +130,8 @@ class Painter(nn.Module):
         self.attend = nn.ModuleDict(
             {str(level): CrossAttention(widths[level], text_width, config.heads) for level in config.attention}
         )
+        if config.mood:
+            self.mood = dense(config.noise, config.condition + config.memory)
         if config.memory:
             self.recall = dense(text_width, config.memory, math.sqrt(2.0))
             self.imagine = dense(config.memory, widths[-1] * config.grids[-1] ** 2, 0.5)
@@ -127,7 +139,7 @@ class Painter(nn.Module):
         self.heads = nn.ModuleDict({str(side): self._head(side) for side in config.sides})
 
     def _stage(self, level: int, depth: int) -> Stage:
-        return Stage(self.config.widths[level], depth, self.config.expansion, self.config.kernel)
+        return Stage(self.config.widths[level], depth, self.config)
 
     def _head(self, side: int) -> nn.Conv2d:
         level = self.level_of(side)
@@ -166,7 +178,8 @@ class Painter(nn.Module):
 
     def levels(self, noise: Tensor, text: Text, time: Tensor | None = None, until: int | None = None) -> list[Tensor]:
         """The picture of every side in config.sides, coarse to fine; `until`: the last side that is wanted."""
-        films = iter(self._films(text.pooled, time))
+        mood = self._mood(noise)
+        films = iter(self._films(text.pooled, mood, time))
         x, skips = self.enter(noise), []
         for stage, shrink in zip(self.down, self.shrink, strict=True):
             for block in stage:  # type: ignore[attr-defined]
@@ -174,7 +187,7 @@ class Painter(nn.Module):
             skips.append(x)
             x = shrink(x)
         if self.config.memory:
-            x = x + self._imagined(text.pooled)
+            x = x + self._imagined(text.pooled, mood)
         pictures: list[Tensor] = []
         for level in reversed(range(len(self.config.widths))):
             if level < len(skips):
@@ -193,21 +206,30 @@ class Painter(nn.Module):
             for block in islice(blocks, count):
                 x = block(x, next(films))
             if side:
-                picture = shuffle(self.heads[str(side)](x), side // self.config.grids[level])
+                # float: a sum of pictures in bf16 would be coarser than bytes
+                picture = shuffle(self.heads[str(side)](x).float(), side // self.config.grids[level])
                 pictures.append(picture + enlarged(pictures[-1]) if self.details(side) else picture)
         return x
 
-    def _films(self, pooled: Tensor, time: Tensor | None) -> tuple[Tensor, ...]:
+    def _mood(self, noise: Tensor) -> Tensor | None:
+        """What the mean of the noise, brought to a standard deviation of 1, adds to the hidden units of the text."""
+        return self.mood(noise.mean((2, 3), keepdim=True) * noise.shape[2]) if self.config.mood else None
+
+    def _films(self, pooled: Tensor, mood: Tensor | None, time: Tensor | None) -> tuple[Tensor, ...]:
         condition = self.read(self._spread(pooled))
+        if mood is not None:
+            condition = condition + mood[:, : self.config.condition]
         if self.config.timed:
             assert time is not None
             condition = condition + self.clock(waves(time)[:, :, None, None])
         return self.film(F.relu(condition)).split(self.film_widths(), 1)
 
-    def _imagined(self, pooled: Tensor) -> Tensor:
-        """The map that the text alone puts at the coarsest level, laid out with channels last."""
-        grid = self.config.grids[-1]
-        flat = self.imagine(F.relu(self.recall(self._spread(pooled))))
+    def _imagined(self, pooled: Tensor, mood: Tensor | None) -> Tensor:
+        """The map that the text and the mood put at the coarsest level, laid out with channels last."""
+        grid, hidden = self.config.grids[-1], self.recall(self._spread(pooled))
+        if mood is not None:
+            hidden = hidden + mood[:, self.config.condition :]
+        flat = self.imagine(F.relu(hidden))
         return flat.reshape(len(flat), grid, grid, -1).permute(0, 3, 1, 2)
 
     def _spread(self, pooled: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from limner.config import RunConfig, TrainConfig
 from limner.data.batches import CropSampler, decode_all
@@ -40,7 +43,8 @@ from limner.train.step import balanced, discriminator_losses, generator_loss
 
 STATS, VECTORS = "stats.jsonl", "text-vectors.sqlite"
 VALIDATION_PICTURES = 16
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "muon": Muon}
+# fused: one pass over the memory of a parameter instead of ten, 6 % of a painter's step
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adamw": partial(AdamW, fused=True), "muon": Muon}
 PAINTINGS: dict[str, Callable[[RunConfig, Material, torch.device], Objective]] = {
     "direct": Direct,
     "flow": Flow,
@@ -184,9 +188,9 @@ class Learner(Generic[Network]):
     ) -> None:
         self.fabric, self.config, self.objective = fabric, config, objective
         plan = config.train
-        memory = torch.channels_last if plan.channels_last else torch.contiguous_format
+        self.memory = torch.channels_last if plan.channels_last else torch.contiguous_format
         self.shadow = copy.deepcopy(network).eval().to(fabric.device)
-        self.raw = network.to(memory_format=memory)  # type: ignore[call-overload]
+        self.raw = network.to(memory_format=self.memory)  # type: ignore[call-overload]
         optimizer = OPTIMIZERS[plan.optimizer](
             network.parameters(), plan.lr, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay
         )
@@ -199,11 +203,13 @@ class Learner(Generic[Network]):
             self._add_critic(critic or objective.critic())
 
     def _add_critic(self, critic: nn.Module) -> None:
-        optimizer = torch.optim.AdamW(
-            critic.parameters(), self.config.adversarial.lr, betas=(0.0, 0.99), weight_decay=0
+        optimizer = AdamW(
+            critic.parameters(), self.config.adversarial.lr, betas=(0.0, 0.99), weight_decay=0, fused=True
         )
-        self.raw_critic = critic
-        self.critic, self.critic_optimizer = self.fabric.setup(critic, optimizer)
+        self.raw_critic = critic.to(memory_format=self.memory)  # type: ignore[call-overload]
+        module, self.critic_optimizer = self.fabric.setup(critic, optimizer)
+        # Without Fabric's own wrapper (DDP's stays), which forbids autograd.grad in mixed precision.
+        self.critic = module._forward_module
 
     def learn(self, batch: Any, step: int) -> dict[str, Tensor]:
         """One step on the process's share of the global batch; returns detached losses."""
@@ -240,8 +246,9 @@ class Learner(Generic[Network]):
         assert made.fake is not None and made.real is not None
         knobs, judge = self.config.adversarial, self.objective.judge(critic, made)
         penalize = step % knobs.penalty_every == 0
-        losses = discriminator_losses(judge, made.fake, made.real, knobs.gamma, penalize, knobs.penalty_every)
-        further = self.objective.criticism(critic, made)
+        with nullcontext() if penalize else self.fabric.autocast():  # second derivatives are left in float
+            losses = discriminator_losses(judge, made.fake, made.real, knobs.gamma, penalize, knobs.penalty_every)
+            further = self.objective.criticism(critic, made)
         self.critic_optimizer.zero_grad()
         self.fabric.backward(torch.stack([losses.total, *further.values()]).sum())
         self.critic_optimizer.step()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limner.data.records import load_split
 from limner.models.painter import Text
-from limner.train.objectives.direct import Direct
+from limner.train.objectives.direct import Direct, leading
 from limner.train.objectives.painting import as_text, material
 
 
@@ -31,6 +31,15 @@ def test_more_draws_come_nearer(count: int, tmp_path: Path) -> None:
     objective = Direct(config, material(config, records, [], tmp_path / "cache", "cpu"), "cpu")
     batch = objective.batch(0, 0, 1)
     torch.manual_seed(0)
-    noise = objective._noise(Echo(), as_text(batch), batch.pictures)
+    noise = objective._noise(Echo(), as_text(batch), batch)
     gap = (Echo().levels(noise, as_text(batch))[-1].mean((1, 2, 3)) - batch.pictures.mean((1, 2, 3))).abs().mean()
     assert (gap < 0.06) == (count == 8)
+
+
+def test_the_noise_says_the_look_where_the_caption_does_not() -> None:
+    torch.manual_seed(0)
+    noise, looks = torch.randn(60, 5, 4, 4), torch.arange(60) % 4 - 1
+    led = leading(noise, looks, 3)
+    assert torch.equal(led[looks < 0], noise[looks < 0])
+    assert torch.equal(led[:, :3].mean((2, 3)).argmax(1)[looks >= 0], looks[looks >= 0])
+    assert torch.equal(led.sort(1).values, noise.sort(1).values)  # the same numbers, channels changed

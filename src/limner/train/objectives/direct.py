@@ -17,6 +17,20 @@ from limner.train.objectives.base import Made
 from limner.train.objectives.painting import Material, Painting, as_text
 
 
+def leading(noise: Tensor, looks: Tensor, count: int) -> Tensor:
+    """`noise` (N, C, G, G) of whose first `count` channels looks[n] has the largest mean, where that is not -1.
+
+    It changes places with the channel that had it, so that noise stays normal where all looks are equally frequent: a
+    painter learns to read from it what the caption leaves open, and a seed then decides it.
+    """
+    rows = torch.arange(len(noise), device=noise.device)[looks >= 0]
+    wanted = looks.to(noise.device)[rows]
+    led = noise[rows, :count].mean((2, 3)).argmax(1)
+    own = noise.clone()
+    own[rows, wanted], own[rows, led] = noise[rows, led], noise[rows, wanted]
+    return own
+
+
 class Direct(Painting):
     """(noise, text) -> the picture of the caption.
 
@@ -31,7 +45,7 @@ class Direct(Painting):
 
     def made(self, network: nn.Module, batch: PaintingBatch, share: float) -> Made:
         text = as_text(batch)
-        noise = self._noise(network, text, batch.pictures)
+        noise = self._noise(network, text, batch)
         pictures = network.levels(noise, text)  # type: ignore[operator]
         losses = {"pixel": self.pixel(pictures, batch.pictures, noise, text)}
         if self.match:
@@ -39,9 +53,12 @@ class Direct(Painting):
         return Made(losses, pictures[-1], batch.pictures, batch.pooled)
 
     @torch.no_grad()
-    def _noise(self, network: nn.Module, text: Text, true: Tensor) -> Tensor:
+    def _noise(self, network: nn.Module, text: Text, batch: PaintingBatch) -> Tensor:
         """The noise whose coarsest picture is nearest to the true one: that picture costs half a pass."""
+        true = batch.pictures
         draws = [self.noise(len(true)) for _ in range(self.config.loss.best_of)]
+        if self.config.data.looks and batch.looks is not None:
+            draws = [leading(draw, batch.looks, self.material.sampler.styles) for draw in draws]
         if len(draws) == 1:
             return draws[0]
         side = self.config.painter.sides[0]

@@ -131,7 +131,8 @@ class Painting:
         return (1 - loss.distill) * total + loss.distill * level_by_level(pictures, self.teacher(noise, text), loss)
 
     def critic(self) -> nn.Module:
-        return PaintingCritic(self.config.adversarial.width, self.config.text.width)
+        knobs = self.config.adversarial
+        return PaintingCritic(knobs.width, self.config.text.width, knobs.cell)
 
     def judge(self, critic: nn.Module, made: Made) -> Judge:
         if not self.config.adversarial.augment:
