@@ -49,6 +49,11 @@ struct I : HalfX86 {
   LF_INLINE static F floats(B a) { return _mm512_castsi512_ps(a); }
   LF_INLINE static B add32(B a, B b) { return _mm512_add_epi32(a, b); }
   LF_INLINE static B dot(B sum, B a, B w) { return _mm512_dpbusd_epi32(sum, a, w); }
+  // 32 bytes as the low bytes of words.
+  LF_INLINE static B words_of(const uint8_t *p, B high) {
+    const B twice = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), _mm512_castsi256_si512(half(p)));
+    return _mm512_unpacklo_epi8(twice, high);
+  }
   // Bytes of units that lie together, in channel order, to int32 lanes.
   LF_INLINE static void widen(const uint8_t *p, B (&to)[4]) {
     const B bytes = load(p), every = _mm512_set1_epi32(255);
@@ -60,7 +65,7 @@ struct I : HalfX86 {
     }
   }
   LF_INLINE static void widen(const uint8_t *p, B (&to)[2]) {
-    const B words = _mm512_cvtepu8_epi16(half(p));
+    const B words = words_of(p, _mm512_setzero_si512());
     to[0] = _mm512_and_si512(words, _mm512_set1_epi32(255));
     to[1] = _mm512_srli_epi32(words, 16);
   }
@@ -87,7 +92,7 @@ struct I : HalfX86 {
     return half ? _mm512_unpackhi_epi16(a, b) : _mm512_unpacklo_epi16(a, b);
   }
   // The second half of a and the first of b.
-  LF_INLINE static B middle(B a, B b) { return _mm512_alignr_epi64(b, a, 4); }
+  LF_INLINE static B middle(B a, B b) { return _mm512_shuffle_i32x4(a, b, 0x4E); }
   LF_INLINE static void store_apart(uint8_t *out, B bytes, int64_t stride) {
     put(out, _mm512_castsi512_si256(bytes));
     put(out + stride, _mm512_extracti64x4_epi64(bytes, 1));
@@ -107,7 +112,7 @@ struct I : HalfX86 {
       if (units == 4) {
         index[0] = _mm512_unpacklo_epi8(load(at), none);
         index[kParts - 1] = _mm512_unpackhi_epi8(load(at), none);
-      } else if (units == 2) index[0] = _mm512_or_si512(_mm512_cvtepu8_epi16(half(at)), _mm512_set1_epi16(-32768));
+      } else if (units == 2) index[0] = words_of(at, none);
       else index[0] = _mm512_castsi128_si512(load16(at));
     }
     LF_INLINE B of(int pixel, int part) const {
