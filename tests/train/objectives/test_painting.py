@@ -12,6 +12,7 @@ from painting_kit import make_icons, tiny_painting
 from limner.data.painting import PaintingSampler
 from limner.data.records import load_split
 from limner.errors import LimnerError
+from limner.recipes import tuned
 from limner.train import checkpoint
 from limner.train.loop import train
 from limner.train.objectives.match import own_half
@@ -55,6 +56,14 @@ def test_a_direct_painter_learns_and_shows_it(data: Path, encoder: Path) -> None
     assert {"match", "features"} <= json.loads((run / "stats.jsonl").read_text().splitlines()[0]).keys()
     assert (run / "samples" / "000000000240.png").is_file()
     assert json.loads((run / "text.json").read_text())["styles"] == {"flat": "flat style"}
+
+
+def test_the_adversary_learns_in_mixed_precision(data: Path, tmp_path: Path) -> None:
+    """Its gradients at the picture and its penalties are taken beside the backward pass, which Fabric must allow."""
+    config = tiny_painting("direct", data, adversarial={"start_share": 0.0, "penalty_every": 2, "cell": 2})
+    train(tuned(config, train={"precision": "bf16-mixed"}), data, tmp_path / "run")
+    for name in ("adversarial", "critic", "r1", "mismatch"):
+        assert len(stats(tmp_path / "run", name)) == 4
 
 
 @pytest.mark.parametrize("kind", ["direct", "gan", "flow"])
