@@ -10,7 +10,7 @@ from limner.errors import UsageError
 
 Kind = Literal["separable", "grouped", "dense"]
 Activation = Literal["relu", "relu6", "leaky"]
-Objective = Literal["upscale", "direct", "flow", "pairs", "student", "match"]
+Objective = Literal["upscale", "direct", "flow", "pairs", "student", "match", "code", "recall"]
 
 
 class Section(BaseModel):
@@ -99,6 +99,10 @@ class PainterConfig(Section):
     kernel: Literal[3, 5, 7] = 3
     condition: int = Field(default=256, ge=8, description="length of the vector that FiLM reads")
     memory: int = Field(default=256, ge=0, description="hidden units between text and the coarsest level; 0: none")
+    thoughts: int = Field(default=0, ge=0, description="further hidden layers between text and the coarsest level")
+    code: int = Field(
+        default=0, ge=0, description="channels of the map that text puts at the coarsest level; 0: its width"
+    )
     attention: tuple[int, ...] = Field(default=(1,), description="levels whose way up begins by reading the tokens")
     heads: int = Field(default=4, ge=1)
     noise: int = Field(default=64, ge=1, description="channels of the noise at the finest level")
@@ -121,6 +125,8 @@ class PainterConfig(Section):
             raise ValueError(f"size={self.size} is not a multiple of {coarsest}, the coarsest cell")
         if self.mood and not self.memory:
             raise ValueError("mood=true needs memory > 0, which it is added to")
+        if (self.code or self.thoughts) and not self.memory:
+            raise ValueError("code and thoughts need memory > 0, between the text and the map")
         if any(not 0 <= level < levels for level in self.attention):
             raise ValueError(f"attention={self.attention} names a level that is not among 0 to {levels - 1}")
         if any(self.widths[level] % self.heads for level in self.attention):
@@ -200,6 +206,14 @@ class MatchConfig(Section):
     run: str | None = Field(default=None, description="run folder of the encoder; none: neither term")
     weight: float = Field(default=0.0, ge=0, description="weight of the contrastive loss of painted pictures")
     features: float = Field(default=0.0, ge=0, description="weight of the distance to the true picture in its features")
+
+
+class CodeConfig(Section):
+    """What pictures are for the coarsest level of a painter (objective `code`), and who predicts that (`recall`)."""
+
+    run: str | None = Field(default=None, description="recall: run folder of the coder whose codes are predicted")
+    width: int = Field(default=64, ge=4, description="channels of the encoder at its finest level")
+    jitter: float = Field(default=0.2, ge=0, description="noise on the codes that the decoder learns from")
 
 
 class PairsConfig(Section):
@@ -310,6 +324,7 @@ class RunConfig(Section):
     text: TextConfig = TextConfig()
     flow: FlowConfig = FlowConfig()
     match: MatchConfig = MatchConfig()
+    code: CodeConfig = CodeConfig()
     pairs: PairsConfig = PairsConfig()
     loss: LossConfig = LossConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
@@ -339,7 +354,9 @@ class RunConfig(Section):
             raise ValueError(f"loss.alphas has {len(self.loss.alphas)} weights for pictures of {sides} pixels")
         if self.objective in ("flow", "pairs") and not (self.painter.timed and self.painter.noise == whole):
             raise ValueError(f"a flow needs painter.timed=true and painter.noise={whole}, a whole noisy picture")
-        if self.objective in ("direct", "student") and self.painter.timed:
+        if self.objective in ("code", "recall") and not self.painter.code:
+            raise ValueError("objective=" + repr(self.objective) + " needs painter.code > 0, the channels of the code")
+        if self.objective in ("direct", "student", "code", "recall") and self.painter.timed:
             raise ValueError("painter.timed=true is for flows; this painter takes one step")
         return self
 

@@ -23,6 +23,7 @@ SHAPES = [
     {"attention": (0, 1, 2), "heads": 2, "down": (0, 0), "middle": 0},
     {"pyramid": True, "head_kernel": 3},
     {"kind": "dense", "expansion": 1, "mood": True},
+    {"mood": True, "code": 4, "thoughts": 2},
 ]
 
 

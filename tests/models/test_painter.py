@@ -41,6 +41,7 @@ def inputs(count: int = 2, noise: int = 4) -> tuple[torch.Tensor, Text]:
         {"middle": 0, "up": (0, 0)},
         {"pyramid": True},
         {"kind": "dense", "expansion": 1, "mood": True},
+        {"code": 4, "thoughts": 2},
     ],
 )
 def test_every_level_is_a_picture_and_learns(changes: dict[str, object]) -> None:

@@ -131,13 +131,22 @@ class PaintingSampler:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> PaintingBatch:
         """The pictures of `step` that fall to `rank`."""
-        drawn = [self.drawn(place) for place in range(step * self.size + rank, (step + 1) * self.size, world)]
-        rows = [self.captions.row(picture, epoch) for epoch, picture in drawn]
-        chosen = torch.tensor([picture for _, picture in drawn])
+        rows, drawn = self.rows(step, rank, world)
+        chosen = torch.from_numpy(drawn)
         pictures = self.pictures[chosen.to(self.device)].permute(0, 3, 1, 2).float().div_(255)
         states, mask, pooled = (part.to(self.device) for part in self.vectors.rows(rows))
-        looks = torch.from_numpy(np.where(self.captions.open[rows], self.looks[chosen.numpy()], -1))
-        return PaintingBatch(pictures, states, mask, pooled, self.groups[chosen].to(self.device), looks)
+        groups = self.groups[chosen].to(self.device)
+        return PaintingBatch(pictures, states, mask, pooled, groups, self.open_looks(rows, drawn))
+
+    def rows(self, step: int, rank: int = 0, world: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Captions and pictures of `step` that fall to `rank`, as indices into `captions.texts` and `pictures`."""
+        drawn = [self.drawn(place) for place in range(step * self.size + rank, (step + 1) * self.size, world)]
+        rows = [self.captions.row(picture, epoch) for epoch, picture in drawn]
+        return np.array(rows, np.int64), np.array([picture for _, picture in drawn], np.int64)
+
+    def open_looks(self, rows: NDArray[np.int64], pictures: NDArray[np.int64]) -> Tensor:
+        """Which style each picture has where its caption leaves that open, else -1."""
+        return torch.from_numpy(np.where(self.captions.open[rows], self.looks[pictures], -1))
 
     def drawn(self, place: int) -> tuple[int, int]:
         """(epoch, picture) at a place of the endless row of shuffled epochs."""

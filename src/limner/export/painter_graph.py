@@ -137,9 +137,14 @@ class _Build:
 
     def _imagined(self, mood: str) -> str:
         painter, grid, w = self.painter, self.config.grids[-1], self.w
-        flat = self._conv(self._hidden(painter.recall, mood), painter.imagine)
-        shape = w.ints(0, grid, grid, self.config.widths[-1])
-        return w.node("Transpose", w.node("Reshape", flat, shape), perm=[0, 3, 1, 2])
+        hidden = self._conv(self._spread(), painter.recall)
+        hidden = w.node("Add", hidden, mood) if mood else hidden
+        for thought in painter.thoughts:
+            hidden = w.node("Add", self._conv(self._relu(hidden), thought), hidden)
+        flat = self._conv(self._relu(hidden), painter.imagine)
+        shape = w.ints(0, grid, grid, self.config.code or self.config.widths[-1])
+        code = w.node("Transpose", w.node("Reshape", flat, shape), perm=[0, 3, 1, 2])
+        return self._conv(code, painter.widen) if self.config.code else code
 
     def _doubled(self, x: str) -> str:
         scales = self.w.constant(np.array([1, 1, 2, 2], np.float32))

@@ -112,6 +112,7 @@ class Painter(nn.Module):
     """
 
     clock: nn.Conv2d  # of flows only
+    thoughts: nn.ModuleList
     mood: nn.Conv2d  # where config.mood says so
 
     def __init__(self, config: PainterConfig, text_width: int) -> None:
@@ -134,7 +135,10 @@ class Painter(nn.Module):
             self.mood = dense(config.noise, config.condition + config.memory)
         if config.memory:
             self.recall = dense(text_width, config.memory, math.sqrt(2.0))
-            self.imagine = dense(config.memory, widths[-1] * config.grids[-1] ** 2, 0.5)
+            self.thoughts = nn.ModuleList(dense(config.memory, config.memory, 0.5) for _ in range(config.thoughts))
+            self.imagine = dense(config.memory, (config.code or widths[-1]) * config.grids[-1] ** 2, 0.5)
+        if config.code:
+            self.widen = dense(config.code, widths[-1])
         self.film = dense(config.condition, sum(self.film_widths()), 0.1)
         self.heads = nn.ModuleDict({str(side): self._head(side) for side in config.sides})
 
@@ -176,8 +180,18 @@ class Painter(nn.Module):
         """The finest picture, (N, 4, size, size)."""
         return self.levels(noise, text, time)[-1]
 
-    def levels(self, noise: Tensor, text: Text, time: Tensor | None = None, until: int | None = None) -> list[Tensor]:
-        """The picture of every side in config.sides, coarse to fine; `until`: the last side that is wanted."""
+    def levels(
+        self,
+        noise: Tensor,
+        text: Text,
+        time: Tensor | None = None,
+        until: int | None = None,
+        code: Tensor | None = None,
+    ) -> list[Tensor]:
+        """The picture of every side in config.sides, coarse to fine; `until`: the last side that is wanted.
+
+        `code`: (N, config.code, G, G), taken instead of what the text says, G being the coarsest grid.
+        """
         mood = self._mood(noise)
         films = iter(self._films(text.pooled, mood, time))
         x, skips = self.enter(noise), []
@@ -187,7 +201,7 @@ class Painter(nn.Module):
             skips.append(x)
             x = shrink(x)
         if self.config.memory:
-            x = x + self._imagined(text.pooled, mood)
+            x = x + self._seen(self._imagined(text.pooled, mood) if code is None else code)
         pictures: list[Tensor] = []
         for level in reversed(range(len(self.config.widths))):
             if level < len(skips):
@@ -224,11 +238,20 @@ class Painter(nn.Module):
             condition = condition + self.clock(waves(time)[:, :, None, None])
         return self.film(F.relu(condition)).split(self.film_widths(), 1)
 
+    def recalled(self, noise: Tensor, pooled: Tensor) -> Tensor:
+        """The code (N, config.code, G, G) of what a text means; of the noise (N, C, H, W) the mood alone counts."""
+        return self._imagined(pooled, self._mood(noise))
+
+    def _seen(self, code: Tensor) -> Tensor:
+        return self.widen(code) if self.config.code else code
+
     def _imagined(self, pooled: Tensor, mood: Tensor | None) -> Tensor:
         """The map that the text and the mood put at the coarsest level, laid out with channels last."""
         grid, hidden = self.config.grids[-1], self.recall(self._spread(pooled))
         if mood is not None:
             hidden = hidden + mood[:, self.config.condition :]
+        for thought in self.thoughts:
+            hidden = hidden + thought(F.relu(hidden))
         flat = self.imagine(F.relu(hidden))
         return flat.reshape(len(flat), grid, grid, -1).permute(0, 3, 1, 2)
 

@@ -28,6 +28,7 @@ from limner.train import checkpoint
 from limner.train.ema import EMA
 from limner.train.muon import Muon
 from limner.train.objectives.base import Made, Objective
+from limner.train.objectives.code import Coding, Recall
 from limner.train.objectives.direct import Direct
 from limner.train.objectives.flow import Flow
 from limner.train.objectives.match import Matching, own_half
@@ -50,6 +51,8 @@ PAINTINGS: dict[str, Callable[[RunConfig, Material, torch.device], Objective]] =
     "flow": Flow,
     "match": Matching,
     "student": Student,
+    "code": Coding,
+    "recall": Recall,
 }
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -26,6 +26,7 @@ from limner.train import checkpoint
 from limner.train.objectives.painting import Material
 
 CONFIG, SOURCES, CALIBRATION, TEXT = "config.json", "sources.json", "calibration.safetensors", "text.json"
+BODIES = {"trunk", "middle", "down", "up"}  # what networks must have in common for one to begin as another
 NEVER_REACHED = 2**31  # steps from here on are drawn for calibration only
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -161,6 +162,6 @@ def load_run_weights(network: nn.Module, run: Path) -> None:
         raise LimnerError(f"{run}: has no checkpoint yet; train it first.")
     averaged, own = checkpoint.section(found[0], "ema"), dict(network.named_parameters())
     fitting = {n: w for n, w in averaged.items() if n in own and own[n].shape == w.shape}
-    if not any(name.startswith(("trunk", "middle", "down", "up")) for name in fitting):
+    if not any(part in BODIES for name in fitting for part in name.split(".")[:2]):
         raise LimnerError(f"{run}: its network has no layer in common with this one; check the model settings.")
     network.load_state_dict(fitting, strict=False)

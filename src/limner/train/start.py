@@ -12,24 +12,32 @@ from torch import Tensor, nn
 from limner import bundle
 from limner.config import RunConfig
 from limner.errors import LimnerError
+from limner.models.coder import Coder
 from limner.models.painter import Painter
 from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint
 from limner.train.grow import folded_kernels, grow
 from limner.train.objectives.painting import Teacher as PaintingTeacher
 from limner.train.objectives.upscale import Teacher
-from limner.train.runs import CONFIG, load_painter, load_run, load_run_weights, read_config
+from limner.train.runs import CONFIG, load_network, load_painter, load_run, load_run_weights, read_config
 
 
 def warm_start(network: nn.Module, init: str) -> None:
     """Begin with the weights of `init`: a run folder; for upscalers also a bundle, by folder or name in the zoo."""
     if isinstance(network, Painter):
-        begin_as(network, load_painter(Path(init))[1], init)
+        begin_as(network, painter_in(Path(init)), init)
     elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
         if not begin_larger(network, Path(init)):
             load_run_weights(network, Path(init))
     else:
         load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
+
+
+def painter_in(run: Path) -> Painter:
+    """The painter of a run folder, or the one that decodes in that of a coder."""
+    if read_config(run).objective == "code":
+        return load_network(run, Coder)[1].painter
+    return load_painter(run)[1]
 
 
 def begin_as(network: Painter, other: Painter, source: str) -> None:
