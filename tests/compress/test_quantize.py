@@ -108,6 +108,15 @@ def test_least_squares_clip_beats_full_range_on_outliers() -> None:
     assert gaps[1] < 0.5 * gaps[0]
 
 
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_the_bias_of_a_layer_that_is_fed_zeros_fits_32_bits(method: str) -> None:
+    layer = QuantConv2d(torch.nn.Conv2d(4, 4, 1), QuantizeConfig())
+    layer.calibrate(torch.zeros(100), method)
+    assert layer.bias is not None
+    steps = layer.bias / (layer.input_scale * layer.weight_scale())
+    assert steps.abs().max() < 2**31
+
+
 def test_gradients_pass_the_rounding() -> None:
     net, x = quantize(network(), pictures(), QuantizeConfig()), pictures()
     net.train()(x).square().mean().backward()

@@ -130,7 +130,8 @@ class QuantConv2d(nn.Module):
         else:
             peak = torch.maximum(top / high, bottom / low if low else torch.zeros_like(top))
             self.zero.zero_()
-        self.calibrated.copy_(peak.clamp_min(1e-8))
+        # Zeros fit any grid; on the finest one the bias of a layer that is fed nothing else would not fit 32 bits.
+        self.calibrated.copy_(peak if peak > 1e-8 else torch.full_like(peak, 1 / high))
         if method == "mse":
             self.calibrated.fill_(self._least_error(seen))
 
