@@ -2,7 +2,7 @@
 # icons, the painter of 64 px icons, in three stages: its trunk learns to decode pictures from codes; the layers between the
 # text and the code learn to recall the codes of pictures; then all of it learns end to end, with an adversary.
 # Expected, on one core with AVX512-BF16 (an EPYC 9004; leave precision out on others): 7 minutes of text vectors, 12 of
-# icons-code at 90 pictures/s, 5 of icons-recall at 10,000, 25 of icons-vivid at 50. The same command resumes.
+# icons-code at 90 pictures/s, 7 of icons-recall at 1,600, 30 of icons-vivid at 45. The same command resumes.
 # Expected scores: those of the README, `limner evaluate icons`.
 # Pictures: six emoji styles; no share-alike sets. Captions and text vectors lie with the runs, and other runs share them.
 set -euo pipefail
@@ -13,7 +13,7 @@ common=(--data "$data" --set "data.captions=$runs/icons-captions.jsonl" --set "t
 precision=(--set train.precision=bf16-mixed)
 limner data caption "$data" --variants 4 --out "$runs/icons-captions.jsonl"
 limner train icons-code --out "$runs/icons-code" "${common[@]}" "${precision[@]}"
-limner train icons-recall --out "$runs/icons-recall" "${common[@]}" --set "code.run=$runs/icons-code" \
-  --set "train.init=$runs/icons-code"
+limner train icons-recall --out "$runs/icons-recall" "${common[@]}" "${precision[@]}" \
+  --set "code.run=$runs/icons-code" --set "train.init=$runs/icons-code"
 limner train icons-vivid --out "$runs/icons-vivid" "${common[@]}" "${precision[@]}" --set "train.init=$runs/icons-recall"
 limner pack "$runs/icons-vivid" --out src/limner/zoo/icons --data "$data"

@@ -60,7 +60,7 @@ def photo_x2() -> RunConfig:
         "photo-x2",
         model={"scale": 2, "depth": 16},
         train={"images": 40_000, "lr": 2e-3},
-        quantize={"images": 4_000},
+        quantize={"images": 6_000},
     )
 
 
@@ -180,16 +180,16 @@ def icons_recall() -> RunConfig:
         icons_code(),
         "icons-recall",
         top={"objective": "recall"},
-        loss={"best_of": 4},
+        loss={"best_of": 2},
         train={
-            "images": 2_560_000,
+            "images": 640_000,
             "batch": 256,
             "optimizer": "adamw",
-            "lr": 1e-3,
+            "lr": 1.5e-3,
             "warmup": 25_600,
-            "checkpoint_every": 320_000,
-            "sample_every": 640_000,
-            "log_every": 64_000,
+            "checkpoint_every": 160_000,
+            "sample_every": 320_000,
+            "log_every": 16_000,
         },
     )
 
@@ -200,8 +200,15 @@ def icons_vivid() -> RunConfig:
         icons_code(),
         "icons",
         top={"objective": "direct"},
-        adversarial={"weight": 0.8, "start_share": 0.01, "cell": 2, "width": 48},
-        train={"images": 40_000, "lr": 5e-4, "optimizer": "adamw", "warmup": 1_600, "checkpoint_every": 6_400},
+        adversarial={"weight": 1.5, "start_share": 0.01, "cell": 2, "width": 48},
+        train={
+            "images": 80_000,
+            "lr": 5e-4,
+            "optimizer": "adamw",
+            "warmup": 1_600,
+            "checkpoint_every": 6_400,
+            "sample_every": 12_800,
+        },
     )
 
 
