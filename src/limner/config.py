@@ -306,6 +306,9 @@ class PackConfig(Section):
     alpha_gain: float = Field(
         default=1.0, ge=1, le=255, description="painters: contrast that alpha is given around one half; 1: none"
     )
+    float_graph: bool = Field(
+        default=True, description="painters: the float graph goes into the bundle too; it is four times the size"
+    )
     min_gain: float = Field(
         default=0.0, description="dB over bicubic that the int8 graph must reach on the evaluation set"
     )

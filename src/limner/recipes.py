@@ -200,9 +200,11 @@ def icons_vivid() -> RunConfig:
         icons_code(),
         "icons",
         top={"objective": "direct"},
-        adversarial={"weight": 1.5, "start_share": 0.01, "cell": 2, "width": 48},
+        adversarial={"weight": 2.0, "start_share": 0.01, "cell": 2, "width": 48, "lr": 8e-4},
+        pack={"alpha_gain": 8.0, "float_graph": False},
         train={
-            "images": 80_000,
+            "images": 100_000,
+            "batch": 32,
             "lr": 5e-4,
             "optimizer": "adamw",
             "warmup": 1_600,

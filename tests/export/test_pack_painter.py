@@ -11,7 +11,7 @@ import pytest
 from painting_kit import make_icons, tiny_painting
 
 from limner import bundle
-from limner.errors import LimnerError
+from limner.errors import LimnerError, UsageError
 from limner.export.pack import pack
 from limner.runtime.batched import GRAPHS
 from limner.runtime.generate import Painter
@@ -47,6 +47,17 @@ def test_a_packed_painter_carries_its_record_and_paints(run: Path, tmp_path: Pat
     assert painted["int8"].shape == (1, 64, 64, 4)
     alphas = [picture[..., 3].astype(int) for picture in painted.values()]
     assert np.abs(alphas[0] - alphas[1]).mean() < 6
+
+
+def test_a_bundle_may_carry_integers_alone(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run.with_name("text-kit"), tmp_path / "text-kit")
+    manifest = pack(run, tmp_path / "icons", [], overrides=["pack.float_graph=false"])
+    assert set(manifest.graphs) == {"int8"}
+    assert not (tmp_path / "icons" / "float.onnx").exists()
+    assert manifest.scores["parity"]["openvino"]["float"] < 2e-4, "the float graph was measured all the same"
+    assert Painter.load(tmp_path / "icons").paint_array("red apple").shape == (1, 64, 64, 4)
+    with pytest.raises(UsageError, match="float"):
+        Painter.load(tmp_path / "icons", precision="float")
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,8 @@ def _painter(
     if not prompts:
         raise UsageError("there is nothing to show: name something to paint with --prompt.")
     pairs = [_painted(opened.folder, manifest, prompt) for prompt in prompts[:MOST_PAIRS]]
-    speed = paint_bench.bench([opened.folder], engines(), _KINDS, batches=(1,), repeats=repeats, progress=advance)
+    kinds = [kind for kind in _KINDS if kind in manifest.graphs]
+    speed = paint_bench.bench([opened.folder], engines(), kinds, batches=(1,), repeats=repeats, progress=advance)
     figures = {
         "KB": f"{opened.bytes / 1000:.0f}",
         "thousand parameters": f"{manifest.parameters / 1000:.0f}",
@@ -250,8 +251,12 @@ def _painter(
 
 
 def _painted(folder: Path, manifest: PainterManifest, prompt: str) -> Pair:
-    zoom = max(1, 256 // manifest.size)
-    request = Request(prompt, seed=1)
-    exact, integer = (Painter.load(folder, precision=kind).paint_batch([request])[0] for kind in _KINDS)
-    larger = [each.repeat(zoom, 0).repeat(zoom, 1) for each in (exact, integer)]
-    return Pair(f"{prompt}, seed 1", larger[0], larger[1], ("float", "int8"))
+    """Before and after rounding; of a bundle that carries integers alone, two seeds."""
+    zoom, both = max(1, 256 // manifest.size), all(kind in manifest.graphs for kind in _KINDS)
+    if both:
+        painted = [Painter.load(folder, precision=kind).paint_batch([Request(prompt, seed=1)])[0] for kind in _KINDS]
+    else:
+        painted = Painter.load(folder).paint_batch([Request(prompt, seed=seed) for seed in (1, 2)])
+    larger = [each.repeat(zoom, 0).repeat(zoom, 1) for each in painted]
+    names = ("float", "int8") if both else ("seed 1", "seed 2")
+    return Pair(f"{prompt}, seed 1" if both else prompt, larger[0], larger[1], names)

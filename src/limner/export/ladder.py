@@ -198,7 +198,7 @@ def painter_ladder(
 
 def _painters(opened: Bundle[PainterManifest], score: Callable[[Paint], float]) -> list[_Candidate]:
     manifest, found = opened.manifest, list[_Candidate]()
-    for precision in PRECISIONS:
+    for precision in (each for each in PRECISIONS if each in manifest.graphs):
         for engine in ready_engines():
             if engine == "fused":  # attention: OpenVINO runs painters there, and has a rung of its own
                 continue

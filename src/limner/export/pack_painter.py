@@ -57,7 +57,10 @@ def pack_painter(config: RunConfig, run: Path, out: Path, data: Path | None = No
             "int8_gap": _within_gap(config, network, integer, noise, text),
             "int8_gap_untrained": round(_gap(network, rounded, noise, text), 3),
         }
-        return bundle.write(out, manifest.model_copy(update={"scores": scores}), files).manifest
+        kept = ("float", "int8") if config.pack.float_graph else ("int8",)
+        shipped = {"scores": scores, "graphs": {kind: manifest.graphs[kind] for kind in kept}}
+        carried = {name: path for name, path in files.items() if path.stem in kept}
+        return bundle.write(out, manifest.model_copy(update=shipped), carried).manifest
 
 
 def _feeds(noise: Tensor, text: Text) -> Feeds:
