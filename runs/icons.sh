@@ -3,6 +3,8 @@
 # text and the code learn to recall the codes of pictures; then all of it learns end to end, with an adversary.
 # Expected, on one core with AVX512-BF16 (an EPYC 9004; leave precision out on others): 7 minutes of text vectors, 12 of
 # icons-code at 90 pictures/s, 7 of icons-recall at 1,600, 30 of icons-vivid at 45. The same command resumes.
+# What ships went another way at one place: its first 57,600 pictures of icons-vivid came in batches of 64, with
+# adversarial.lr=2e-4 and adversarial.weight=1.5, and taught the critic nothing.
 # Expected scores: those of the README, `limner evaluate icons`.
 # Pictures: six emoji styles; no share-alike sets. Captions and text vectors lie with the runs, and other runs share them.
 set -euo pipefail

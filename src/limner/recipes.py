@@ -201,7 +201,7 @@ def icons_vivid() -> RunConfig:
         "icons",
         top={"objective": "direct"},
         adversarial={"weight": 2.0, "start_share": 0.01, "cell": 2, "width": 48, "lr": 8e-4},
-        pack={"alpha_gain": 8.0, "float_graph": False},
+        pack={"alpha_gain": 7.0, "float_graph": False},
         train={
             "images": 100_000,
             "batch": 32,
