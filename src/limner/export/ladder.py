@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -198,15 +199,15 @@ def painter_ladder(
 
 def _painters(opened: Bundle[PainterManifest], score: Callable[[Paint], float]) -> list[_Candidate]:
     manifest, found = opened.manifest, list[_Candidate]()
-    for precision in (each for each in PRECISIONS if each in manifest.graphs):
-        for engine in ready_engines():
-            if engine == "fused":  # attention: OpenVINO runs painters there, and has a rung of its own
-                continue
-            painter = Painter.load(opened.folder, engine, precision, threads=1)
-            ready = [painter.prepare(Request("a red apple", 1))]
-            call, size = partial(painter.run_network, ready), opened.graph(precision).stat().st_size
-            scored = partial(score, painter.paint_batch)
-            found.append(_Candidate(precision, engine, manifest.parameters, size, call, scored))
+    # attention: OpenVINO runs painters where fused is asked for, and has a rung of its own
+    for precision, engine in product(PRECISIONS, (each for each in ready_engines() if each != "fused")):
+        if precision not in manifest.graphs:
+            continue
+        painter = Painter.load(opened.folder, engine, precision, threads=1)
+        ready = [painter.prepare(Request("a red apple", 1))]
+        call, size = partial(painter.run_network, ready), opened.graph(precision).stat().st_size
+        scored = partial(score, painter.paint_batch)
+        found.append(_Candidate(precision, engine, manifest.parameters, size, call, scored))
     return found
 
 
