@@ -8,7 +8,7 @@ data=${1:-../shared/data/sr}
 runs=${2:-out/runs}
 out=${3:-out/pruned}
 free=(--set quantize.images=0 --set pack.max_drop=9 --set pack.max_gap=9 --set pack.int8_tolerance=1.5 --set pack.tolerance=0.0005)
-for asked in photo-x4-hq:0.06 photo-x2:0.11; do
+for asked in photo-x4:0.08 photo-x2:0.06; do
   name=${asked%:*}
   limner prune "$runs/$name" --out "$out/runs/$name" --ratio "${asked#*:}" --images 640 --data "$data/train"
   limner pack "$out/runs/$name" --out "$out/$name" --data "$data/train" --eval "$data/test/Set5" "${free[@]}"
