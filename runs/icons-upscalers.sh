@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# icons-x4 and icons-x2, which enlarge what the painter paints: RGBA with premultiplied alpha, learned from the 256 px icons. Expected on one core of an EPYC 7003: 25 minutes. Resumes.
+# icons-x4 and icons-x2, which enlarge what the painter paints: RGBA with premultiplied alpha, learned
+# from the 256 px icons. Expected on one core of an EPYC 7003: 25 minutes. Resumes.
 # What ships began as the photo-x4 of its day (32 x 12), which is no longer in the zoo; the default goes on from what ships.
 # The validation splits gate the bundles; the test splits are not touched.
 set -euo pipefail

@@ -110,13 +110,14 @@ class _Build:
         return parts[0], parts[1]
 
     def _hidden(self, layer: nn.Module, mood: str) -> str:
+        """What a layer reads from the text, and the mood; before the rectifier."""
         read = self._conv(self._spread(), layer)
-        return self._relu(self.w.node("Add", read, mood) if mood else read)
+        return self.w.node("Add", read, mood) if mood else read
 
     def _films(self, mood: str) -> list[tuple[str, str]]:
         """(1 + scale, shift) of every block."""
         painter, w = self.painter, self.w
-        film = self._conv(self._hidden(painter.read, mood), painter.film)
+        film = self._conv(self._relu(self._hidden(painter.read, mood)), painter.film)
         halves = [width // 2 for width in painter.film_widths() for _ in range(2)]
         parts = [f"film_{k}" for k in range(len(halves))]
         w.nodes.append(helper.make_node("Split", [film, w.ints(*halves)], parts, name="films", axis=1))
@@ -137,8 +138,7 @@ class _Build:
 
     def _imagined(self, mood: str) -> str:
         painter, grid, w = self.painter, self.config.grids[-1], self.w
-        hidden = self._conv(self._spread(), painter.recall)
-        hidden = w.node("Add", hidden, mood) if mood else hidden
+        hidden = self._hidden(painter.recall, mood)
         for thought in painter.thoughts:
             hidden = w.node("Add", self._conv(self._relu(hidden), thought), hidden)
         flat = self._conv(self._relu(hidden), painter.imagine)

@@ -3,7 +3,7 @@
 A painter that learns from text alone must find out at once what its words mean and how pictures are made, and blurs
 for long. Here the trunk first learns to decode codes of real pictures (a problem with one answer, as in the first stage
 of Esser et al. 2021, VQGAN, without its discrete codes); then the layers between the text and the code learn to predict
-them, thousands of texts a second, since no picture is painted.
+them, far more texts a second, since no picture is painted.
 """
 
 from __future__ import annotations
@@ -79,12 +79,18 @@ class Recall(Painting):
         return RecallBatch(pooled.to(self.device), self.codes[torch.from_numpy(pictures)].to(self.device), looks)
 
     def made(self, network: nn.Module, batch: RecallBatch, share: float) -> Made:  # type: ignore[override]
+        error = network.recalled(self._mood(network, batch), batch.pooled) - batch.codes  # type: ignore[operator]
+        return Made({"code": error.square().mean()})
+
+    @torch.no_grad()
+    def _mood(self, network: nn.Module, batch: RecallBatch) -> Tensor:
+        """The draw whose code is nearest to the true one."""
         draws = [self._moods(batch) for _ in range(self.config.loss.best_of)]
-        with torch.no_grad():
-            found = [(network.recalled(draw, batch.pooled) - batch.codes).square().mean((1, 2, 3)) for draw in draws]  # type: ignore[operator]
-        best = torch.stack(found).argmin(0) if len(draws) > 1 else torch.zeros(len(batch.pooled), dtype=torch.long)
-        noise = torch.stack(draws)[best, torch.arange(len(best), device=best.device)]
-        return Made({"code": (network.recalled(noise, batch.pooled) - batch.codes).square().mean()})  # type: ignore[operator]
+        if len(draws) == 1:
+            return draws[0]
+        codes = (network.recalled(draw, batch.pooled) for draw in draws)  # type: ignore[operator]
+        best = torch.stack([(code - batch.codes).square().mean((1, 2, 3)) for code in codes]).argmin(0)
+        return torch.stack(draws)[best, torch.arange(len(best), device=best.device)]
 
     def _moods(self, batch: RecallBatch) -> Tensor:
         """Noise of one place (N, C, 1, 1): its mean, brought to unit variance, is all that is read of it."""
