@@ -108,7 +108,7 @@ def rounding_plan(config: RunConfig, seasoned: bool = False) -> RunConfig:
     """
     images, rounding = config.quantize.images, config.quantize
     pace = {"images": images, "lr": rounding.lr, "warmup": min(config.train.warmup, images // 10)}
-    place = {"accelerator": "auto", "devices": 1, "precision": "32-true"}  # packing need not be where training was
+    place = {"accelerator": "auto", "devices": 1}  # packing need not be where training was
     change = {"seed": config.train.seed + 1, "init": None, "optimizer": "adamw"}
     weight = config.adversarial.weight if rounding.adversarial is None else rounding.adversarial
     start = 0.0 if seasoned else config.adversarial.start_share
