@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kit import make_bundle
 
@@ -81,8 +83,22 @@ def test_the_yardstick_is_the_network_of_its_definition() -> None:
 
 def test_rounds_are_interleaved() -> None:
     order: list[str] = []
-    times = bench.interleaved([lambda: order.append("a"), lambda: order.append("b")], 3, lambda done, total: None)
-    assert order == ["a", "b"] * 4 and times.shape == (2, 3)
+    runs = [lambda: order.append("a"), lambda: order.append("b")]
+    assert bench.turns(runs, 3, lambda done, total: None).shape == (2, 2, 3)
+    assert order == ["a", "a", "b", "b"] * 4
+    assert bench.interleaved(runs, 5, lambda done, total: None).shape == (2, 5)
+
+
+def test_the_first_call_of_a_turn_is_told_apart() -> None:
+    """A run that is slow whenever another has run before it, as caches make it."""
+    last = [""]
+
+    def run(name: str) -> None:
+        time.sleep(0.02 if last[0] != name else 0.0)
+        last[0] = name
+
+    cold, warm = bench.turns([lambda: run("a"), lambda: run("b")], 3, lambda done, total: None)
+    assert cold.min() >= 20 and np.median(warm) < 10
 
 
 def test_json_comes_back(rows: list[Row], tmp_path: Path) -> None:

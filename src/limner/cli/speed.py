@@ -159,10 +159,11 @@ def _times(rows: Sequence[Row]) -> Table:
     title = f"{rows[0].width}x{rows[0].height} {side}; yardstick {rows[0].yardstick_ms:.2f} ms"
     grid = Table("bundle", "engine", "precision", title=title, title_justify="left")
     costs = "load ms", "peak MiB", "% of int8 peak", "% of memory limit"
-    for heading in ("threads", "p50 ms", "p95 ms", "ratio", "pictures/s", "MP/s out", *costs):
+    for heading in ("threads", "p50 ms", "p95 ms", "cold ms", "ratio", "pictures/s", "MP/s out", *costs):
         grid.add_column(heading, justify="right")
     for row in rows:
-        speed = f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.ratio:.3f}", f"{row.pictures_per_s:.1f}"
+        cold = "" if row.cold_ms is None else f"{row.cold_ms:.2f}"
+        speed = f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}", cold, f"{row.ratio:.3f}", f"{row.pictures_per_s:.1f}"
         cost = f"{row.megapixels_per_s:.1f}", f"{row.load_ms:.0f}", "" if row.peak_mb is None else f"{row.peak_mb:.0f}"
         roof = _percent(row.peak_share), _percent(row.memory_share)
         grid.add_row(row.label, _engine(row), row.precision, str(row.threads), *speed, *cost, *roof)

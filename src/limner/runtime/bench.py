@@ -42,6 +42,7 @@ class Row(_Frozen):
     """One bundle on one engine. Times in ms per call, for `batch` pictures of `width` x `height` input pixels, decoding
     excluded. `stage`: what of a painter is timed, see `runtime.paint_bench`; empty for upscalers.
 
+    `p50_ms`, `p95_ms`: of calls right after another of the same; `cold_ms`: p50 of calls after other networks have run.
     `ratio`: p50 to that of the yardstick; comparable between machines only at 160x90 and one thread.
     `load_ms`: opening the bundle and painting the first picture. `peak_mb`: peak resident memory (MiB) of a fresh
     process that paints two pictures, None when it was not asked for. `megapixels_per_s`: of output. `ran`: the engine
@@ -72,6 +73,7 @@ class Row(_Frozen):
     stages: tuple[roofline.Stage, ...] = ()
     batch: int = 1
     stage: str = ""
+    cold_ms: float | None = None  # reports from before it was measured lack it
 
     @property
     def key(self) -> tuple[str | int, ...]:
@@ -128,7 +130,7 @@ def bench(
     profile: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
-    """Time every bundle x engine x precision x threads, one picture each per round, round after round.
+    """Time every bundle x engine x precision x threads, two pictures each per round, round after round.
 
     `size`: (width, height) of the input in pixels. `memory`: also start a process per configuration for its peak.
     `profile`: also time the stages of what runs on the fused engine.
@@ -141,22 +143,27 @@ def bench(
     candidates = [_prepared(case, picture, memory, repeats if profile else 0) for case in cases]
     runs: list[Callable[[], Any]] = [yardstick()]
     runs += [lambda painter=candidate.painter: painter.upscale_picture(picture) for candidate in candidates]
-    times = interleaved(runs, repeats, progress)
-    return [_row(candidate, picture, *pair) for candidate, pair in zip(candidates, _paired(times), strict=True)]
-
-
-def _paired(times: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    return [(own, float(np.median(times[0]))) for own in times[1:]]
+    times = turns(runs, repeats, progress)
+    standard = float(np.median(times[1, 0]))
+    return [_row(each, picture, times[:, index], standard) for index, each in enumerate(candidates, 1)]
 
 
 def interleaved(runs: list[Callable[[], Any]], repeats: int, progress: Callable[[int, int], None]) -> np.ndarray:
-    """(len(runs), repeats) in ms: all runs take turns; one round to warm up is not counted."""
-    times = np.empty((len(runs), repeats + 1))
+    """(len(runs), repeats) in ms: the warm calls of `turns`."""
+    return turns(runs, repeats, progress)[1]
+
+
+def turns(runs: list[Callable[[], Any]], repeats: int, progress: Callable[[int, int], None]) -> np.ndarray:
+    """(2, len(runs), repeats) in ms: all runs take turns of two calls; one round to warm up is not counted.
+
+    The first call of a turn is cold: the caches hold what the others left. The second is what a busy service sees.
+    """
+    times = np.empty((2, len(runs), repeats + 1))
     for repeat in range(repeats + 1):
         for index, run in enumerate(runs):
-            times[index, repeat] = _milliseconds(run)
+            times[:, index, repeat] = _milliseconds(run), _milliseconds(run)
         progress(repeat, repeats)
-    return times[:, 1:]
+    return times[:, :, 1:]
 
 
 def _milliseconds(run: Callable[[], Any]) -> float:
@@ -184,7 +191,8 @@ def _stages(case: _Case, painter: Upscaler, picture: Picture, repeats: int) -> t
     return tuple(roofline.profile(case.bundle, picture.pixels, case.threads, repeats))
 
 
-def _row(candidate: _Candidate, picture: Picture, times: np.ndarray, yardstick_ms: float) -> Row:
+def _row(candidate: _Candidate, picture: Picture, turns: np.ndarray, yardstick_ms: float) -> Row:
+    cold, times = turns
     scale, p50 = candidate.painter.scale, float(np.median(times))
     per_second = 1e3 / float(np.mean(times))
     threads = candidate.case.threads or cores()
@@ -210,6 +218,7 @@ def _row(candidate: _Candidate, picture: Picture, times: np.ndarray, yardstick_m
         peak_share=peak,
         memory_share=memory,
         stages=candidate.stages,
+        cold_ms=float(np.median(cold)),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from limner.errors import UsageError
-from limner.runtime.bench import Row, interleaved, yardstick
+from limner.runtime.bench import Row, turns, yardstick
 from limner.runtime.generate import Painter, Request
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -60,8 +60,9 @@ def bench(
         for how in product(engines, precisions, threads)
         for case in _cases(name, *how, batches)
     ]
-    times = interleaved([yardstick(), *(case.run for case in cases)], repeats, progress)
-    return [_row(case, own, float(np.median(times[0]))) for case, own in zip(cases, times[1:], strict=True)]
+    times = turns([yardstick(), *(case.run for case in cases)], repeats, progress)
+    standard = float(np.median(times[1, 0]))
+    return [_row(case, times[:, index], standard) for index, case in enumerate(cases, 1)]
 
 
 def _cases(
@@ -95,7 +96,8 @@ def _prompt(index: int) -> str:
     return f"a {COLOURS[number % len(COLOURS)]} {THINGS[thing]} number {index}, flat style"
 
 
-def _row(case: _Case, times: np.ndarray, yardstick_ms: float) -> Row:
+def _row(case: _Case, turns: np.ndarray, yardstick_ms: float) -> Row:
+    cold, times = turns
     p50, per_second = float(np.median(times)), 1e3 * case.batch / float(np.mean(times))
     return Row(
         bundle=case.painter.manifest.name,
@@ -117,4 +119,5 @@ def _row(case: _Case, times: np.ndarray, yardstick_ms: float) -> Row:
         ran=case.painter.engine,
         batch=case.batch,
         stage=case.stage,
+        cold_ms=float(np.median(cold)),
     )
