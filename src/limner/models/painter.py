@@ -173,8 +173,11 @@ class Painter(nn.Module):
 
     def film_widths(self) -> list[int]:
         """Length of the part of the FiLM vector that each block reads, in the order they run."""
-        stages = [*self.down, self.middle, *reversed(self.up)]
-        return [2 * len(block.narrow.weight) for stage in stages for block in stage]  # type: ignore[union-attr]
+        return [2 * len(block.narrow.weight) for stage in self.stages() for block in stage]  # type: ignore[union-attr]
+
+    def stages(self) -> list[Stage]:
+        """Every stage, in the order they run."""
+        return [*self.down, self.middle, *reversed(self.up)]  # type: ignore[list-item]
 
     def forward(self, noise: Tensor, text: Text, time: Tensor | None = None) -> Tensor:
         """The finest picture, (N, 4, size, size)."""

@@ -13,9 +13,9 @@ from limner import bundle
 from limner.config import RunConfig
 from limner.errors import LimnerError
 from limner.models.coder import Coder
-from limner.models.painter import Painter
+from limner.models.painter import Block, Painter
 from limner.models.upscaler import Upscaler, shipped_order
-from limner.train import checkpoint
+from limner.train import checkpoint, shipped
 from limner.train.grow import folded_kernels, grow
 from limner.train.objectives.painting import Teacher as PaintingTeacher
 from limner.train.objectives.upscale import Teacher
@@ -23,9 +23,9 @@ from limner.train.runs import CONFIG, load_network, load_painter, load_run, load
 
 
 def warm_start(network: nn.Module, init: str) -> None:
-    """Begin with the weights of `init`: a run folder; for upscalers also a bundle, by folder or name in the zoo."""
+    """Begin with the weights of `init`: a run folder, or a bundle by folder or name in the zoo."""
     if isinstance(network, Painter):
-        begin_as(network, painter_in(Path(init)), init)
+        begin_as(network, painter_in(init, network.text_width), init)
     elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
         if not begin_larger(network, Path(init)):
             load_run_weights(network, Path(init))
@@ -33,8 +33,11 @@ def warm_start(network: nn.Module, init: str) -> None:
         load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
 
 
-def painter_in(run: Path) -> Painter:
-    """The painter of a run folder, or the one that decodes in that of a coder."""
+def painter_in(init: str, text_width: int) -> Painter:
+    """The painter of a run folder or of a bundle, or the one that decodes in the run folder of a coder."""
+    run = Path(init)
+    if not (run / CONFIG).is_file():
+        return shipped.painter(bundle.read(init, bundle.PainterManifest), text_width)
     if read_config(run).objective == "code":
         return load_network(run, Coder)[1].painter
     return load_painter(run)[1]
@@ -44,17 +47,49 @@ def begin_as(network: Painter, other: Painter, source: str) -> None:
     """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone.
 
     Heads of whole pictures are of no use for detail: where only the new painter is a pyramid, its detail starts at 0.
-    A smaller kernel becomes the middle of a larger one.
+    A smaller kernel becomes the middle of a larger one. Of a deeper stage the first blocks are taken; blocks that the
+    other painter lacks begin by passing what they get.
     """
     if not network.config.timed:
         other.fold()
     own = network.state_dict()
     taken = {name: centred(weight, own[name]) if name in own else weight for name, weight in other.state_dict().items()}
+    if depths(network) != depths(other):
+        taken = restaged(network, other, taken)
     checkpoint.load_weights(network, taken, source)
     for side, head in network.heads.items():
         if network.details(int(side)) and not other.details(int(side)):
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+
+
+def depths(painter: Painter) -> list[int]:
+    """Number of blocks in every stage, in the order they run."""
+    return [len(stage) for stage in painter.stages()]
+
+
+def restaged(network: Painter, other: Painter, taken: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights `taken` from `other`, with the blocks that `network` has, and its part of the FiLM vector."""
+    own, blocks = network.state_dict(), [name for name, module in network.named_modules() if isinstance(module, Block)]
+    old = [name for name, module in other.named_modules() if isinstance(module, Block)]
+    dropped = tuple(f"{name}." for name in old if name not in blocks)
+    kept = {name: weight for name, weight in taken.items() if not name.startswith(dropped or ("no block",))}
+    for name in blocks:
+        if name not in old:
+            kept |= {key: weight for key, weight in own.items() if key.startswith(f"{name}.")}
+            kept |= {f"{name}.narrow.{part}": own[f"{name}.narrow.{part}"] * 0 for part in ("weight", "bias")}
+    return kept | {f"film.{part}": film_rows(network, other, taken[f"film.{part}"]) for part in ("weight", "bias")}
+
+
+def film_rows(network: Painter, other: Painter, film: Tensor) -> Tensor:
+    """The rows of a FiLM layer for the blocks of `network`: those of the same blocks of `other`, 0 for new ones."""
+    parts, widths = iter(film.split(other.film_widths())), iter(network.film_widths())
+    rows: list[Tensor] = []
+    for stage, old in zip(network.stages(), other.stages(), strict=True):
+        known, wanted = [next(parts) for _ in old], [next(widths) for _ in stage]
+        rows += known[: len(wanted)]
+        rows += [film.new_zeros(width, *film.shape[1:]) for width in wanted[len(known) :]]
+    return torch.cat(rows)
 
 
 def centred(kernel: Tensor, like: Tensor) -> Tensor:
@@ -77,21 +112,15 @@ def begin_larger(network: nn.Module, run: Path) -> bool:
     return False
 
 
-def load_bundle_weights(network: Upscaler, shipped: bundle.Bundle[bundle.UpscalerManifest]) -> None:
-    """Load the kernels of a bundle's float graph in the order they run; a larger network becomes the same function."""
-    import onnx  # part of the extra `compress`, which only this way of starting needs
-
-    graph = onnx.load(shipped.graph("float")).graph
-    constants = {each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for each in graph.initializer}
-    convs = [[constants[name] for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
+def load_bundle_weights(network: Upscaler, source: bundle.Bundle[bundle.UpscalerManifest]) -> None:
+    """Load the kernels of a bundle's graph in the order they run; a larger network becomes the same function."""
+    (head, offset), *others = shipped.kernels(source)
     cell = network.config.unshuffle
     if cell > 1:
-        head = convs[0][0]
-        convs[0][0] = head[:, np.argsort(shipped_order(cell, head.shape[1] // cell**2))]
-    loaded = grow(network, [(kernel, bias) for kernel, bias in convs])
-    if loaded < 2:
+        head = head[:, np.argsort(shipped_order(cell, head.shape[1] // cell**2))]
+    if grow(network, [(head, offset), *others]) < 2:
         raise LimnerError(
-            f"{shipped.folder}: its network has no layers in common with this one; check the model settings."
+            f"{source.folder}: its network has no layers in common with this one; check the model settings."
         )
 
 
