@@ -33,6 +33,12 @@ class DataConfig(Section):
     looks: bool = Field(
         default=False, description="painters: where a caption fits several styles, the mean of the noise says which"
     )
+    vary: bool = Field(
+        default=False, description="painters: the noise also says which way a picture faces, and its shade (`direct`)"
+    )
+    upright: tuple[str, ...] = Field(
+        default=(), description="with vary: beginnings of categories that are never mirrored, such as flags"
+    )
     recolour: int = Field(
         default=0, ge=0, le=10, description="versions in other colours of pictures with one measured colour"
     )

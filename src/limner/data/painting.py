@@ -19,12 +19,14 @@ from limner.data.records import Record
 from limner.errors import LimnerError
 
 Bytes = NDArray[np.uint8]
+SIDES = {"left", "right", "left-facing", "right-facing", "leftwards", "rightwards"}
 
 
 class PaintingBatch(NamedTuple):
     """`pictures` (N, 4, S, S) float32 in 0..1, RGBA with premultiplied alpha. `states` (N, L, width), `mask` (N, L) of
     0 and 1 and `pooled` (N, width): vectors of one caption of each. `groups` (N,): pictures that share a number are
     versions of one thing. `looks` (N,): which of the styles a picture has where its caption leaves that open, else -1.
+    `free` (N,) bool: what may be mirrored.
     """
 
     pictures: Tensor
@@ -33,6 +35,7 @@ class PaintingBatch(NamedTuple):
     pooled: Tensor
     groups: Tensor
     looks: Tensor | None = None
+    free: Tensor | None = None
 
 
 def decode_paintings(records: Sequence[Record], side: int) -> Bytes:
@@ -72,6 +75,13 @@ class PromptVectors:
         taken = (self.states[index], self.mask[index], self.pooled[index])
         states, mask, pooled = (torch.from_numpy(part.astype(np.float32)) for part in taken)
         return states, mask, pooled
+
+
+def may_be_mirrored(record: Record, upright: Sequence[str]) -> bool:
+    """Whether a picture is as true the other way round: not in a category of `upright`, nor named by left or right."""
+    named = str(record.extra.get("name", "")) or record.text
+    category = str(record.extra.get("category", ""))
+    return not SIDES & set(named.lower().replace(",", " ").split()) and not category.startswith(tuple(upright))
 
 
 class Captions:
@@ -119,8 +129,10 @@ class PaintingSampler:
         vectors: PromptVectors,
         batch: int,
         device: torch.device | str = "cpu",
+        upright: Sequence[str] = (),
     ) -> None:
         self.captions, self.vectors, self.size, self.device = captions, vectors, batch, device
+        self.free = torch.tensor([may_be_mirrored(record, upright) for record in records])
         self.pictures = torch.from_numpy(pictures).to(device)
         names = np.unique([record.group for record in records], return_inverse=True)[1]
         self.groups = torch.from_numpy(names.astype(np.int64))
@@ -136,7 +148,7 @@ class PaintingSampler:
         pictures = self.pictures[chosen.to(self.device)].permute(0, 3, 1, 2).float().div_(255)
         states, mask, pooled = (part.to(self.device) for part in self.vectors.rows(rows))
         groups = self.groups[chosen].to(self.device)
-        return PaintingBatch(pictures, states, mask, pooled, groups, self.open_looks(rows, drawn))
+        return PaintingBatch(pictures, states, mask, pooled, groups, self.open_looks(rows, drawn), self.free[chosen])
 
     def rows(self, step: int, rank: int = 0, world: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Captions and pictures of `step` that fall to `rank`, as indices into `captions.texts` and `pictures`."""

@@ -9,10 +9,13 @@ import torch
 from painting_kit import make_icons, tiny_painting
 from torch import Tensor, nn
 
+from limner.config import RunConfig
 from limner.data.records import load_split
+from limner.errors import LimnerError
 from limner.models.painter import Text
 from limner.train.objectives.direct import Direct, leading
 from limner.train.objectives.painting import as_text, material
+from limner.train.vary import varied
 
 
 class Echo(nn.Module):
@@ -43,3 +46,26 @@ def test_the_noise_says_the_look_where_the_caption_does_not() -> None:
     assert torch.equal(led[looks < 0], noise[looks < 0])
     assert torch.equal(led[:, :3].mean((2, 3)).argmax(1)[looks >= 0], looks[looks >= 0])
     assert torch.equal(led.sort(1).values, noise.sort(1).values)  # the same numbers, channels changed
+
+
+def varying(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"vary": True})})
+
+
+def test_a_varied_target_follows_the_noise(tmp_path: Path) -> None:
+    data = make_icons(tmp_path / "icons")
+    config = varying(tiny_painting("direct", data, adversarial={"weight": 0}))
+    records = load_split(data, "train", config.data)
+    objective = Direct(config, material(config, records, [], tmp_path / "cache", "cpu"), "cpu")
+    batch, draw = objective.batch(0, 0, 1), objective.noise(objective.config.train.batch)
+    assert torch.equal(objective._true(batch, draw), varied(batch.pictures, draw, torch.ones(len(draw)) > 0))
+    made = objective.made(Echo(), batch, 0.0)
+    assert made.real is not None and not torch.equal(made.real, batch.pictures)
+
+
+def test_noise_that_cannot_say_all_is_refused(tmp_path: Path) -> None:
+    data = make_icons(tmp_path / "icons")
+    config = varying(tiny_painting("direct", data, painter={"noise": 1}))
+    records = load_split(data, "train", config.data)
+    with pytest.raises(LimnerError, match=r"painter\.noise=1: the noise must decide 2 things"):
+        Direct(config, material(config, records, [], tmp_path / "cache", "cpu"), "cpu")

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from limner.config import RunConfig
 from limner.data.painting import PaintingBatch
+from limner.errors import LimnerError
 from limner.models.painter import Text
 from limner.train.matching import Match
 from limner.train.objectives.base import Made
 from limner.train.objectives.painting import Material, Painting, as_text
+from limner.train.vary import LATENTS, varied
 
 
 def leading(noise: Tensor, looks: Tensor, count: int) -> Tensor:
@@ -42,27 +44,42 @@ class Direct(Painting):
     def __init__(self, config: RunConfig, found: Material, device: torch.device | str) -> None:
         super().__init__(config, found, device)
         self.match = Match.load(config.match, device) if config.match.run else None
+        needed = LATENTS + (found.sampler.styles if config.data.looks else 0)
+        if config.data.vary and config.painter.noise < needed:
+            raise LimnerError(
+                f"painter.noise={config.painter.noise}: the noise must decide {needed} things (styles with data.looks, "
+                f"direction and shade with data.vary): set painter.noise={needed} or more, or data.vary=false."
+            )
 
     def made(self, network: nn.Module, batch: PaintingBatch, share: float) -> Made:
         text = as_text(batch)
         noise = self._noise(network, text, batch)
+        true = self._true(batch, noise)
         pictures = network.levels(noise, text)  # type: ignore[operator]
-        losses = {"pixel": self.pixel(pictures, batch.pictures, noise, text)}
+        losses = {"pixel": self.pixel(pictures, true, noise, text)}
         if self.match:
-            losses |= self.match.losses(pictures[-1], batch)
-        return Made(losses, pictures[-1], batch.pictures, batch.pooled)
+            losses |= self.match.losses(pictures[-1], batch._replace(pictures=true))
+        return Made(losses, pictures[-1], true, batch.pooled)
+
+    def _true(self, batch: PaintingBatch, noise: Tensor) -> Tensor:
+        """The pictures of the batch, as that noise asks for them."""
+        if not self.config.data.vary or batch.free is None:
+            return batch.pictures
+        return varied(batch.pictures, noise, batch.free)
 
     @torch.no_grad()
     def _noise(self, network: nn.Module, text: Text, batch: PaintingBatch) -> Tensor:
         """The noise whose coarsest picture is nearest to the true one: that picture costs half a pass."""
-        true = batch.pictures
-        draws = [self.noise(len(true)) for _ in range(self.config.loss.best_of)]
+        draws = [self.noise(len(batch.pictures)) for _ in range(self.config.loss.best_of)]
         if self.config.data.looks and batch.looks is not None:
             draws = [leading(draw, batch.looks, self.material.sampler.styles) for draw in draws]
         if len(draws) == 1:
             return draws[0]
-        side = self.config.painter.sides[0]
-        small = F.avg_pool2d(true, true.shape[2] // side)
-        coarse = (network.levels(draw, text, None, side)[-1] for draw in draws)  # type: ignore[operator]
-        best = torch.stack([(picture - small).abs().mean((1, 2, 3)) for picture in coarse]).argmin(0)
-        return torch.stack(draws)[best, torch.arange(len(true), device=best.device)]
+        best = torch.stack([self._miss(network, draw, text, batch) for draw in draws]).argmin(0)
+        return torch.stack(draws)[best, torch.arange(len(best), device=best.device)]
+
+    def _miss(self, network: nn.Module, draw: Tensor, text: Text, batch: PaintingBatch) -> Tensor:
+        """How far from the truth the coarsest picture of each draw is, (N,)."""
+        true, side = self._true(batch, draw), self.config.painter.sides[0]
+        coarse = network.levels(draw, text, None, side)[-1]  # type: ignore[operator]
+        return (coarse - F.avg_pool2d(true, true.shape[2] // side)).abs().mean((1, 2, 3))

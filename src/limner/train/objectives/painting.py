@@ -66,7 +66,7 @@ def material(
     picked = [held[i] for i in np.linspace(0, len(held) - 1, min(VALIDATION_PICTURES, len(held))).round().astype(int)]
     shown = [record.text or record.captions[0].text for record in picked]
     vectors, hash = encode(config, [*captions.texts, *shown, *PROMPTS], cache)
-    sampler = PaintingSampler(records, pictures, captions, vectors, config.train.batch, device)
+    sampler = PaintingSampler(records, pictures, captions, vectors, config.train.batch, device, config.data.upright)
     first = len(captions.texts)
     true = torch.from_numpy(decode_paintings(picked, config.painter.size)).permute(0, 3, 1, 2).float().div(255)
     rows = np.arange(first, first + len(shown) + len(PROMPTS))
