@@ -24,9 +24,8 @@ def painter(**changes: object) -> Painter:
 def feeds(network: Painter) -> tuple[torch.Tensor, Text]:
     draw = torch.Generator().manual_seed(0)
     grid, width = network.config.grids[0], network.text_width
-    noise, states, pooled = (
-        torch.randn(shape, generator=draw) for shape in ((2, network.config.noise, grid, grid), (2, 16, width), (2, width))
-    )
+    shapes = (2, network.config.noise, grid, grid), (2, 16, width), (2, width)
+    noise, states, pooled = (torch.randn(shape, generator=draw) for shape in shapes)
     return noise, Text(states, torch.ones(2, 16), pooled / pooled.norm(dim=1, keepdim=True))
 
 

@@ -110,7 +110,7 @@ class QuantConv2d(nn.Module):
         return F.conv2d(x, weight, self._rounded_bias(), self.stride, self.padding, groups=self.groups)  # type: ignore[arg-type]
 
     def _through_integers(self, x: Tensor) -> Tensor:
-        """The same with gradients. Integers of up to 8 bits are exact in bfloat16, so mixed precision keeps the grids."""
+        """The same with gradients. Integers of 8 bits are exact in bfloat16, so mixed precision keeps the grids."""
         scale = self.weight_scale()
         steps = self.weight / scale[:, None, None, None]
         weight = steps + (steps.round().clamp(-self.weight_peak, self.weight_peak) - steps).detach()

@@ -62,7 +62,7 @@ def painter(shipped: bundle.Bundle[bundle.PainterManifest], text_width: int) -> 
 def in_order(network: Painter) -> list[nn.Conv2d]:
     """The convolutions as they run, which is the order of the graph."""
     found: list[nn.Conv2d] = []
-    hooks = [conv.register_forward_hook(lambda conv, *_: found.append(conv)) for conv in network.convolutions()]
+    hooks = [conv.register_forward_hook(lambda *_, conv=conv: found.append(conv)) for conv in network.convolutions()]
     grid, width = network.config.grids[0], network.text_width
     text = Text(torch.zeros(1, 1, width), torch.ones(1, 1), torch.zeros(1, width))
     network(torch.zeros(1, network.config.noise, grid, grid), text)
