@@ -43,24 +43,22 @@ def photo_x4() -> RunConfig:
 
 
 def photo_x4_hq() -> RunConfig:
-    """What photo-x4-hq was trained with; photo-x4 has overtaken it since (docs/log.md)."""
+    """The better photo upscaler: wider by a half and a third deeper. Start it from photo-x4 with train.init."""
     return tuned(
         photo_x4(),
         "photo-x4-hq",
-        model={"depth": 16},
-        train={"images": 64_000, "batch": 8, "optimizer": "adamw", "lr": 2e-3},
-        quantize={"images": 3_000},
+        model={"width": 96, "depth": 16},
+        train={"images": 140_000, "lr": 2.5e-3},
     )
 
 
 def photo_x2() -> RunConfig:
-    """Twice the size, a third deeper than photo-x4. Start it from that run with train.init."""
+    """Twice the size. Start it (train.init) from a run of this recipe with model.width=64, and that from photo-x4."""
     return tuned(
         photo_x4(),
         "photo-x2",
-        model={"scale": 2, "depth": 16},
-        train={"images": 40_000, "lr": 2e-3},
-        quantize={"images": 6_000},
+        model={"scale": 2, "width": 96, "depth": 16},
+        train={"images": 48_000, "lr": 2.5e-3},
     )
 
 

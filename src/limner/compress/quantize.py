@@ -26,8 +26,8 @@ SAMPLED = 8  # of so many pictures one tells the gradient of an input's step
 class _Codes(torch.autograd.Function):
     """x as integers of a grid, with the gradients of rounding for x and for the step (Esser et al. 2020, eq. 3).
 
-    (x, step, low, high, share): `low` and `high` count from the integer of 0.0; `share` scales the step's gradient, which
-    is taken from one picture in eight: one number a layer needs no more, and it costs as much as all else here.
+    (x, step, low, high, share): `low` and `high` count from the integer of 0.0; `share` scales the step's gradient. One
+    picture in eight tells that: it is one number a layer, and of all it would cost as much as everything else here.
     """
 
     @staticmethod
