@@ -64,15 +64,16 @@ HEADS = {
             "ms, int8",
             *(f"{engine}, {threads} thread{'s' * (threads > 1)}" for threads in THREADS for engine in ENGINES),
         ],
-        "int8 on the fused engine, one thread, 160x90 input, {cpu}. Times are those of calls one after another; cold: of "
-        "the first call after other networks have run. Bicubic at x4: {x4}; at x2: {x2}. "
+        "int8 on the fused engine, one thread, 160x90 input, {cpu}. Times are those of calls one after another; cold: "
+        "of the first call after other networks have run. Bicubic at x4: {x4}; at x2: {x2}. "
         "Y-PSNR on Set5 of fused against the other engines: within {difference:.3f} dB.",
         "160x90 input; `icons`: its network alone, one picture of 64x64. In brackets: what ran instead.",
     ),
     "README.zh-CN.md": (
         ["包", "KB", "参数", *SETS, "int8 的代价，dB", "毫秒", "相对基准", "毫秒，冷缓存"],
         ["毫秒，int8", *(f"{engine}，{threads} 线程" for threads in THREADS for engine in ENGINES)],
-        "int8，fused 引擎，单线程，输入 160x90，{cpu}。时间为连续调用的中位数；冷缓存：其他网络运行之后的第一次调用。双三次插值 4 倍：{x4}；2 倍：{x2}。"
+        "int8，fused 引擎，单线程，输入 160x90，{cpu}。时间为连续调用的中位数；"
+        "冷缓存：其他网络运行之后的第一次调用。双三次插值 4 倍：{x4}；2 倍：{x2}。"
         "fused 与其他引擎在 Set5 上的 Y-PSNR 相差不超过 {difference:.3f} dB。",
         "输入 160x90；`icons`：仅其网络，一张 64x64 的图片。括号内是实际运行的引擎。",
     ),
