@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Three ways to a one-step painter of one shape, from nothing, for the same time on one core each (about 12 minutes on an EPYC
+# Three ways to a one-step painter of one shape, from nothing, for the same time on one core each (about 8 minutes on an EPYC
 # 9004 with AVX512-BF16): the stages of runs/icons.sh, flow teacher + pairs + student (runs/icons-student.sh), and the
 # adversary alone (runs/icons-gan.sh). None has a text match. Needs the captions and text vectors of runs/icons.sh.
 # The same command resumes. Afterwards: limner evaluate OUT/stages OUT/student OUT/gan --data DATA --judges JUDGES
@@ -17,27 +17,27 @@ emoji='data.styles=["fluent-3d","fluent-color","fluent-flat","fluent-high-contra
 critic=(--set adversarial.cell=2 --set adversarial.width=48 --set adversarial.lr=8e-4)
 
 stages() {
-  limner train icons-code --out "$out/code" "${common[@]}" --set train.images=24000 --set train.lr=1e-3 \
+  limner train icons-code --out "$out/code" "${common[@]}" --set train.images=16000 --set train.lr=1e-3 \
     --set train.optimizer=adamw
   limner train icons-recall --out "$out/recall" "${common[@]}" --set "code.run=$out/code" --set "train.init=$out/code" \
-    --set train.images=240000
-  limner train icons-vivid --out "$out/vivid" "${common[@]}" --set "train.init=$out/recall" --set train.images=16000 \
+    --set train.images=160000
+  limner train icons-vivid --out "$out/vivid" "${common[@]}" --set "train.init=$out/recall" --set train.images=10000 \
     --set data.vary=false
   limner pack "$out/vivid" --out "$out/stages" --set name=stages --set pack.max_gap=20
 }
 
 flow() {
   limner train icons-teacher --out "$out/teacher" "${common[@]}" "${shape[@]}" --set "$emoji" --set train.batch=64 \
-    --set train.lr=1e-3 --set train.images=24000
+    --set train.lr=1e-3 --set train.images=16000
   limner train icons-pairs --out "$out/pairs" "${common[@]}" "${shape[@]}" --set "$emoji" \
-    --set "pairs.teacher=$out/teacher" --set pairs.count=2000
+    --set "pairs.teacher=$out/teacher" --set pairs.count=1500
   limner train icons --out "$out/taught" "${common[@]}" "${shape[@]}" "${critic[@]}" --set "$emoji" --set train.lr=5e-4 \
-    --set "train.init=$out/teacher" --set "pairs.folder=$out/pairs" --set train.images=12800
+    --set "train.init=$out/teacher" --set "pairs.folder=$out/pairs" --set train.images=8000
   limner pack "$out/taught" --out "$out/student" --set name=student --set pack.max_gap=20
 }
 
 gan() {
-  limner train icons-gan --out "$out/alone" "${common[@]}" "${shape[@]}" "${critic[@]}" --set "$emoji" --set train.images=40000
+  limner train icons-gan --out "$out/alone" "${common[@]}" "${shape[@]}" "${critic[@]}" --set "$emoji" --set train.images=24000
   limner pack "$out/alone" --out "$out/gan" --set name=gan --set pack.max_gap=20
 }
 
