@@ -186,6 +186,9 @@ class AdversarialConfig(Section):
     cell: Literal[2, 4] = Field(default=4, description="painters: the critic looks at pixels unshuffled by this")
     lr: float = Field(default=2e-4, gt=0)
     start_share: float = Field(default=0.5, ge=0, lt=1, description="share of the run before the adversary joins")
+    head_start: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the run in which it then only learns, and is not yet listened to"
+    )
     mismatch: float = Field(
         default=1.0, ge=0, description="painters: weight of telling a picture's own caption from another's"
     )

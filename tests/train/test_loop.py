@@ -155,6 +155,14 @@ def test_a_teacher_pulls_the_student(pictures: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_critic_may_learn_before_it_is_listened_to(pictures: Path, tmp_path: Path) -> None:
+    knobs = {"weight": 0.01, "width": 4, "start_share": 0.25, "head_start": 0.5}
+    train(tiny(train={"images": 32, "log_every": 4}, adversarial=knobs), pictures, tmp_path / "run")
+    lines = [line for line in stats(tmp_path / "run") if "pixel" in line]
+    shares = [(line["images"] - 4) / 32 for line in lines]
+    assert [("critic" in line, "adversarial" in line) for line in lines] == [(s >= 0.25, s >= 0.75) for s in shares]
+
+
 def test_schedule_warms_up_and_ends_at_the_end() -> None:
     plan = tiny(train={"images": 1000, "warmup": 100, "lr": 1.0, "lr_final": 0.0}).train
     rates = [learning_rate(plan, images) for images in range(0, 1001, 4)]

@@ -111,10 +111,10 @@ def rounding_plan(config: RunConfig, seasoned: bool = False) -> RunConfig:
     place = {"accelerator": "auto", "devices": 1}  # packing need not be where training was
     change = {"seed": config.train.seed + 1, "init": None, "optimizer": "adamw"}
     weight = config.adversarial.weight if rounding.adversarial is None else rounding.adversarial
-    start = 0.0 if seasoned else config.adversarial.start_share
+    start = {"start_share": 0.0, "head_start": 0.0} if seasoned else {}
     parts = {
         "train": config.train.model_copy(update=pace | place | change),
-        "adversarial": config.adversarial.model_copy(update={"weight": weight, "start_share": start}),
+        "adversarial": config.adversarial.model_copy(update={"weight": weight} | start),
         "loss": config.loss.model_copy(update={"distill": rounding.distill}),
     }
     if config.task == "upscale":

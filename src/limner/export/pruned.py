@@ -111,12 +111,12 @@ def learning(config: RunConfig, run: Path, images: int | None) -> RunConfig:
     length = images or max(config.train.images // 4, config.train.batch)
     pace = {"images": length, "lr": config.train.lr / 4, "warmup": min(config.train.warmup, length // 10)}
     change = {"init": None, "teacher": str(run), "seed": config.train.seed + 1}
-    start = 0.0 if has_critic(run) else config.adversarial.start_share
+    start = {"start_share": 0.0, "head_start": 0.0} if has_critic(run) else {}
     return config.model_copy(
         update={
             "train": config.train.model_copy(update=pace | change),
             "loss": config.loss.model_copy(update={"distill": 0.5}),
-            "adversarial": config.adversarial.model_copy(update={"start_share": start}),
+            "adversarial": config.adversarial.model_copy(update=start),
             "prune": PruneConfig(),
         }
     )

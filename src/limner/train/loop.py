@@ -221,12 +221,13 @@ class Learner(Generic[Network]):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(plan, images)
         self.network.train()
-        critic = self.critic if share >= self.config.adversarial.start_share else None
+        knobs = self.config.adversarial
+        critic = self.critic if share >= knobs.start_share else None
         # Fabric enters train.precision by itself for `forward` alone, not for the objective's own methods.
         with self.fabric.autocast():
             made = self.objective.made(self.network, batch, share)
             losses = dict(made.losses)
-            if critic is not None:
+            if critic is not None and share >= knobs.start_share + knobs.head_start:
                 losses["adversarial"] = self._fooling(critic, made)
         self.optimizer.zero_grad()
         self.fabric.backward(torch.stack(list(losses.values())).sum())
