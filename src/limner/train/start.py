@@ -73,7 +73,7 @@ def restaged(network: Painter, other: Painter, taken: dict[str, Tensor]) -> dict
     own, blocks = network.state_dict(), [name for name, module in network.named_modules() if isinstance(module, Block)]
     old = [name for name, module in other.named_modules() if isinstance(module, Block)]
     dropped = tuple(f"{name}." for name in old if name not in blocks)
-    kept = {name: weight for name, weight in taken.items() if not name.startswith(dropped or ("no block",))}
+    kept = {name: weight for name, weight in taken.items() if not name.startswith(dropped)}
     for name in blocks:
         if name not in old:
             kept |= {key: weight for key, weight in own.items() if key.startswith(f"{name}.")}
