@@ -8,5 +8,5 @@ set -euo pipefail
 data=${1:-../shared/data/sr}
 limner train photo-x4-hq --data "$data/train" --out out/runs/photo-x4-hq --set train.precision=bf16-mixed \
   --set train.init=photo-x4
-limner pack out/runs/photo-x4-hq --out src/limner/zoo/photo-x4-hq --data "$data/train" --set pack.int8_tolerance=1.0 \
+limner pack out/runs/photo-x4-hq --out src/limner/zoo/photo-x4-hq --data "$data/train" \
   --eval "$data/test/Set5" --eval "$data/test/Set14" --eval "$data/test/BSD100"

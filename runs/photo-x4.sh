@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # photo-x4, the fast photo upscaler (separable, 64 channels, 12 blocks, 63 k parameters).
-# Expected on one core with AVX512-BF16 (an EPYC 9004; leave precision out on others): 40 minutes, then 6 minutes of
+# Expected on one core with AVX512-BF16 (an EPYC 9004; leave precision out on others): 30 minutes, then 7 minutes of
 # quantization-aware training.
-# Expected score (int8, Set5 / Set14 / BSD100): 31.21 / 28.00 / 27.22; the manifest of the bundle holds what `pack` measured.
+# Expected score (int8, Set5 / Set14 / BSD100): 31.20 / 28.00 / 27.23; the manifest of the bundle holds what `pack` measured.
 # The same command resumes. Pictures: photographs whose terms allow commercial use without share-alike.
 set -euo pipefail
 data=${1:-../shared/data/sr}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pruned versions of three bundles, for the rungs `pruned` and `pruned int8` of runs/ladder.sh; none of them ships.
+# Pruned versions of four bundles, for the rungs `pruned` and `pruned int8` of runs/ladder.sh; none of them ships.
 # $1: test sets' parent. $2: the run folders the bundles were packed from. $3: where the pruned runs and bundles go.
 # $4: captioned pictures, for icons. Expected: about 6 minutes on one core of an EPYC 7003. The training that follows is
 # short (640 and 1,280 pictures); a quarter of the run's, the default, repairs more.
@@ -8,7 +8,7 @@ data=${1:-../shared/data/sr}
 runs=${2:-out/runs}
 out=${3:-out/pruned}
 free=(--set quantize.images=0 --set pack.max_drop=9 --set pack.max_gap=9 --set pack.int8_tolerance=1.5 --set pack.tolerance=0.0005)
-for asked in photo-x4:0.08 photo-x2:0.06; do
+for asked in photo-x4:0.08 photo-x4-hq:0.06 photo-x2:0.06; do
   name=${asked%:*}
   limner prune "$runs/$name" --out "$out/runs/$name" --ratio "${asked#*:}" --images 640 --data "$data/train"
   limner pack "$out/runs/$name" --out "$out/$name" --data "$data/train" --eval "$data/test/Set5" "${free[@]}"
