@@ -202,7 +202,7 @@ def icons_vivid() -> RunConfig:
         icons_code(),
         "icons",
         top={"objective": "direct"},
-        data={"vary": True, "upright": ("symbols", "flags", "extras-unicode", "travel-places/time")},
+        data={"upright": ("symbols", "flags", "extras-unicode", "travel-places/time")},
         adversarial={"weight": 2.0, "start_share": 0.01, "cell": 2, "width": 48, "lr": 8e-4},
         pack={"alpha_gain": 7.0, "float_graph": False},
         train={
