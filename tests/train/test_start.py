@@ -65,7 +65,7 @@ def test_the_painter_that_ships_comes_back_from_its_integers() -> None:
 
 def test_a_graph_that_is_not_of_its_recipe_is_refused() -> None:
     source = bundle.read("icons", bundle.PainterManifest)
-    recipe = source.manifest.recipe | {"painter": source.manifest.recipe["painter"] | {"middle": 0}}
+    recipe = source.manifest.recipe | {"painter": source.manifest.recipe["painter"] | {"middle": 2}}
     other = bundle.Bundle(source.folder, source.manifest.model_copy(update={"recipe": recipe}))
     with pytest.raises(LimnerError, match="other layers than its recipe"):
         shipped.painter(other, 384)
