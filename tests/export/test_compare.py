@@ -19,7 +19,7 @@ from limner.config import DataConfig
 from limner.errors import UsageError
 from limner.evaluate.distribution import FeatureNetwork, FeatureSpace
 from limner.export import compare as comparing
-from limner.export.compare import NO_GATES, by_features, compare, knobs
+from limner.export.compare import FREELY, by_features, compare, knobs
 from limner.runtime.generate import Request
 from limner.train.loop import train
 
@@ -34,7 +34,7 @@ def test_the_ways_differ_in_training_and_adversary() -> None:
     own = tiny(adversarial={"weight": 0.02})
     assert knobs(own, 80, None)["adversarial"][1] == "quantize.adversarial=0.02"
     assert knobs(own, 80, 0.5)["adversarial"][1] == "quantize.adversarial=0.5"
-    assert all(knob.startswith("pack.") for knob in NO_GATES)
+    assert all(knob.startswith("pack.") for knob in FREELY)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,11 @@ def test_painters_are_measured_against_held_out_pictures(tmp_path: Path, monkeyp
 @pytest.mark.slow
 def test_a_painter_is_compared_by_what_measures_it(tmp_path: Path) -> None:
     data = make_icons(tmp_path / "icons")
-    train(tiny_painting("direct", data, adversarial={"start_share": 0.0}), data, tmp_path / "run")
+    train(
+        tiny_painting("direct", data, adversarial={"start_share": 0.0}, pack={"float_graph": False}),
+        data,
+        tmp_path / "run",
+    )
     with pytest.raises(UsageError, match="a painter is measured with --judge"):
         compare(tmp_path / "run", tmp_path, images=8)
     lines = compare(tmp_path / "run", tmp_path, measure=lambda paint: {"painted": 1.0}, images=8, repeats=1)

@@ -34,7 +34,12 @@ Way = Literal["float", "post-training", "in training", "adversarial"]
 Paint = Callable[[Sequence[Request]], Sequence[NDArray[np.uint8]]]
 Measure = Callable[[Paint], dict[str, float]]
 
-NO_GATES = ["pack.max_drop=1e9", "pack.max_gap=1e9", "pack.min_gain=-1e9"]
+FREELY = [
+    "pack.max_drop=1e9",
+    "pack.max_gap=1e9",
+    "pack.min_gain=-1e9",
+    "pack.float_graph=true",
+]  # no gates, both graphs
 WEIGHT = 0.005  # of the adversary, where the run has none
 PROMPTS, BATCH = 300, 32
 
@@ -108,7 +113,7 @@ def compare(
     for way, settings in ways.items():
         advance(way)
         folder = out / way.replace(" ", "-")
-        pack(run, folder, sets, data, [*overrides, *settings, *NO_GATES])
+        pack(run, folder, sets, data, [*overrides, *settings, *FREELY])
         wanted: list[tuple[Way, str]] = [("float", "float"), (way, "int8")] if not entries else [(way, "int8")]
         entries += [_entry(*each, folder, engine, [open_set(path) for path in sets], measure) for each in wanted]
     return _lines(entries, repeats, advance)
