@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The painter that ships, trained on with a seed that also decides direction and shade (data.vary): from the bundle itself, whose
 # integers are enough, to a bundle. An experiment (docs/log.md): better faces and seeds that differ, worse figures;
-# it does not ship. A fresh middle block comes first, that begins by passing what it gets.
+# it does not ship. It was tried without the head start and in two parts, as the log says. A fresh middle block comes first, that begins by passing what it gets.
 # Expected, on one core with AVX512-BF16: 70 minutes, after the captions and text vectors of runs/icons.sh. The same
 # command resumes.
 set -euo pipefail

@@ -21,8 +21,7 @@ stages() {
     --set train.optimizer=adamw
   limner train icons-recall --out "$out/recall" "${common[@]}" --set "code.run=$out/code" --set "train.init=$out/code" \
     --set train.images=160000
-  limner train icons-vivid --out "$out/vivid" "${common[@]}" --set "train.init=$out/recall" --set train.images=10000 \
-    --set data.vary=false
+  limner train icons-vivid --out "$out/vivid" "${common[@]}" --set "train.init=$out/recall" --set train.images=10000
   limner pack "$out/vivid" --out "$out/stages" --set name=stages --set pack.max_gap=20
 }
 

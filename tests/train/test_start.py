@@ -50,7 +50,7 @@ def test_a_painter_without_its_middle_keeps_every_other_block() -> None:
 def test_the_painter_that_ships_comes_back_from_its_integers() -> None:
     """Within what rounding the activations costs: the bundle's own engine paints nearly the same pictures."""
     source = bundle.read("icons", bundle.PainterManifest)
-    network = shipped.painter(source, 384).eval()
+    network = shipped.painter(source).eval()
     noise, text = feeds(network)
     given = {"noise": noise.permute(0, 2, 3, 1), **text._asdict()}
     painted = Network("onnxruntime", source.graph("int8"), 1).run(
@@ -68,4 +68,11 @@ def test_a_graph_that_is_not_of_its_recipe_is_refused() -> None:
     recipe = source.manifest.recipe | {"painter": source.manifest.recipe["painter"] | {"middle": 2}}
     other = bundle.Bundle(source.folder, source.manifest.model_copy(update={"recipe": recipe}))
     with pytest.raises(LimnerError, match="other layers than its recipe"):
-        shipped.painter(other, 384)
+        shipped.painter(other)
+
+
+def test_a_bundle_without_a_recipe_is_refused() -> None:
+    source = bundle.read("icons", bundle.PainterManifest)
+    bare = bundle.Bundle(source.folder, source.manifest.model_copy(update={"recipe": {}}))
+    with pytest.raises(LimnerError, match="no recipe of a painter"):
+        shipped.painter(bare)

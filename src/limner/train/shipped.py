@@ -42,10 +42,13 @@ def _meant(name: str, held: dict[str, np.ndarray], made: dict[str, onnx.NodeProt
     return torch.from_numpy(steps)
 
 
-def painter(shipped: bundle.Bundle[bundle.PainterManifest], text_width: int) -> Painter:
-    """The painter of a bundle. Raises LimnerError when its graph has other layers than its recipe says."""
-    recipe, stated = PainterConfig.model_validate(shipped.manifest.recipe["painter"]), kernels(shipped)
-    network = Painter(recipe.model_copy(update={"timed": False}), text_width)
+def painter(shipped: bundle.Bundle[bundle.PainterManifest]) -> Painter:
+    """The painter of a bundle. Raises LimnerError without a recipe, or when the graph has other layers than it says."""
+    recipe, stated = shipped.manifest.recipe, kernels(shipped)
+    if not {"painter", "text"} <= recipe.keys():
+        raise LimnerError(f"{shipped.folder}: its manifest has no recipe of a painter; start from a run folder.")
+    shape = PainterConfig.model_validate(recipe["painter"]).model_copy(update={"timed": False})
+    network = Painter(shape, recipe["text"]["width"])
     layers = in_order(network)
     shapes = [tuple(layer.weight.shape) for layer in layers]
     if shapes != [tuple(kernel.shape) for kernel, _ in stated]:

@@ -25,7 +25,7 @@ from limner.train.runs import CONFIG, load_network, load_painter, load_run, load
 def warm_start(network: nn.Module, init: str) -> None:
     """Begin with the weights of `init`: a run folder, or a bundle by folder or name in the zoo."""
     if isinstance(network, Painter):
-        begin_as(network, painter_in(init, network.text_width), init)
+        begin_as(network, painter_in(init), init)
     elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
         if not begin_larger(network, Path(init)):
             load_run_weights(network, Path(init))
@@ -33,11 +33,11 @@ def warm_start(network: nn.Module, init: str) -> None:
         load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
 
 
-def painter_in(init: str, text_width: int) -> Painter:
+def painter_in(init: str) -> Painter:
     """The painter of a run folder or of a bundle, or the one that decodes in the run folder of a coder."""
     run = Path(init)
     if not (run / CONFIG).is_file():
-        return shipped.painter(bundle.read(init, bundle.PainterManifest), text_width)
+        return shipped.painter(bundle.read(init, bundle.PainterManifest))
     if read_config(run).objective == "code":
         return load_network(run, Coder)[1].painter
     return load_painter(run)[1]

@@ -88,7 +88,7 @@ def test_a_painter_recalls_codes_and_keeps_the_trunk(coder: Path, icons: Path, t
     found = losses(run, "code")
     assert sum(found[-4:]) < 0.8 * sum(found[:4])
     _, painter = load_painter(run)
-    trunk = painter_in(str(coder), painter.text_width)
+    trunk = painter_in(str(coder))
     torch.testing.assert_close(painter.middle.state_dict(), trunk.middle.state_dict())
     assert not torch.equal(painter.recall.weight, trunk.recall.weight)
 
