@@ -1,7 +1,8 @@
-"""The optional half of the build: the fused engine's kernels. Everything else is in pyproject.toml.
+"""The optional half of the build: the fused engine's kernels, and a loop for training. The rest is in pyproject.toml.
 
-A failed compile, or no compiler at all, only means that there is no fused engine. LIMNER_NO_KERNELS=1 does not try.
-The library has nothing of Python in it (ctypes loads it), so one file, and one wheel, serves every version of Python.
+A failed compile, or no compiler at all, only means that there is no fused engine and that depthwise layers train
+slowly. LIMNER_NO_KERNELS=1 does not try. The libraries have nothing of Python in them (ctypes loads them), so one wheel
+serves every version of Python.
 """
 
 import os
@@ -13,9 +14,11 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCES = Path("src/limner/runtime/fused/csrc")
-UNIX = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-pthread", "-g0", "-w"]
-WINDOWS = ["/std:c++17", "/O2", "/EHsc", "/fp:precise", "/w"]
+PACKAGE = Path("src/limner")
+UNIX = ["-std=c++17", "-O3", "-fvisibility=hidden", "-pthread", "-g0", "-w"]
+WINDOWS = ["/std:c++17", "/O2", "/EHsc", "/w"]
+# The engine promises the same bytes on every processor; gradients need no such thing.
+EXACT = {"unix": "-ffp-contract=off", "msvc": "/fp:precise"}
 
 
 class BuildLibrary(build_ext):
@@ -29,7 +32,8 @@ class BuildLibrary(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         msvc = self.compiler.compiler_type == "msvc"
-        ext.extra_compile_args = WINDOWS if msvc else UNIX
+        exact = [EXACT["msvc" if msvc else "unix"]] if ext is KERNELS else []
+        ext.extra_compile_args = (WINDOWS if msvc else UNIX) + exact
         ext.extra_link_args = [] if msvc else ["-pthread"]
         super().build_extension(ext)
 
@@ -38,18 +42,25 @@ class AnyPythonWheel(bdist_wheel):
     """For this platform with kernels, for any where none were compiled."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        compiled = list(Path(self.get_finalized_command("build_ext").build_lib).glob("limner/runtime/fused/_kernels.*"))
+        built = Path(self.get_finalized_command("build_ext").build_lib)
+        compiled = any(list(built.glob(str(Path(*ext.name.split("."))) + ".*")) for ext in (KERNELS, DEPTHWISE))
         return "py3", "none", super().get_tag()[2] if compiled else "any"
 
 
-KERNELS = Extension(
-    "limner.runtime.fused._kernels",
-    sources=sorted(str(path) for path in SOURCES.glob("*.cpp")),
-    depends=sorted(str(path) for path in SOURCES.iterdir() if path.suffix in {".h", ".inc"}),
-    optional=True,
-)
+def library(name: str, folder: str) -> Extension:
+    sources = PACKAGE / folder
+    return Extension(
+        name,
+        sources=sorted(str(path) for path in sources.glob("*.cpp")),
+        depends=sorted(str(path) for path in sources.iterdir() if path.suffix in {".h", ".inc"}),
+        optional=True,
+    )
+
+
+KERNELS = library("limner.runtime.fused._kernels", "runtime/fused/csrc")
+DEPTHWISE = library("limner.models._depthwise", "models/csrc")
 
 if os.environ.get("LIMNER_NO_KERNELS"):
     setup()
 else:
-    setup(ext_modules=[KERNELS], cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel})
+    setup(ext_modules=[KERNELS, DEPTHWISE], cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel})

@@ -36,6 +36,16 @@ def test_expanded_blocks_grow() -> None:
         torch.testing.assert_close(large(x), small(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("larger", [{"kernel": 5}, {"kernel": 7, "width": 32, "depth": 3}])
+def test_smaller_kernels_become_the_middle_of_larger_ones(larger: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    small, large = network(), network(**larger)
+    x = torch.rand(1, 3, 12, 9)
+    with torch.no_grad():
+        assert grow(large, folded_kernels(small)) == len(small.convolutions())
+        torch.testing.assert_close(large(x), small(x), rtol=0, atol=1e-5)
+
+
 def test_new_channels_learn() -> None:
     torch.manual_seed(0)
     large = network(width=32)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from limner.config import QuantizeConfig
 from limner.errors import UsageError
+from limner.models.depthwise import conv2d
 from limner.models.painter import Painter, Text
 from limner.models.upscaler import Upscaler
 
@@ -114,7 +115,7 @@ class QuantConv2d(nn.Module):
         scale = self.weight_scale()
         steps = self.weight / scale[:, None, None, None]
         weight = steps + (steps.round().clamp(-self.weight_peak, self.weight_peak) - steps).detach()
-        sums = F.conv2d(self._codes(x), weight, None, self.stride, self.padding, groups=self.groups)  # type: ignore[arg-type]
+        sums = conv2d(self._codes(x), weight, None, self.stride, self.padding, self.groups)  # type: ignore[arg-type]
         scale, bias = (self.input_scale.detach() * scale)[:, None, None].to(sums.dtype), self._rounded_bias()
         return sums * scale if bias is None else torch.addcmul(bias[:, None, None].to(sums.dtype), sums, scale)
 

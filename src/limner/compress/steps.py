@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from limner.compress.quantize import QuantConv2d
 from limner.config import QuantizeConfig
+from limner.models.depthwise import Conv2d
 
 PICTURE = 0
 SAMPLES = 200_000  # values looked at per grid while calibrating
@@ -103,7 +104,7 @@ class Separable(nn.Module):
         terms, inputs, kernel, _ = depthwise.shape
         outputs = pointwise.shape[1]
         self.spread = nn.ModuleList(
-            nn.Conv2d(inputs, inputs, kernel, padding=kernel // 2, groups=inputs) for _ in range(terms)
+            Conv2d(inputs, inputs, kernel, padding=kernel // 2, groups=inputs) for _ in range(terms)
         )
         self.mix = nn.ModuleList(nn.Conv2d(inputs, outputs, 1) for _ in range(terms))
         self.sums = nn.ModuleList(Sum(gridded=0) for _ in range(terms - 1))

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limner.config import Activation, Kind
+from limner.models.depthwise import Conv2d, conv2d
 
 # Fixed edge kernels of the edge-oriented block (Zhang et al. 2021, ECBSR, eq. 4-6): Sobel x, Sobel y, Laplacian.
 EDGES = torch.tensor(
@@ -93,11 +94,11 @@ class FoldableConv2d(nn.Module):
         self.bias.copy_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.folded_kernel(), self.bias, padding=self.kernel // 2, groups=self.groups)
+        return conv2d(x, self.folded_kernel(), self.bias, padding=self.kernel // 2, groups=self.groups)
 
     def fold(self) -> nn.Conv2d:
         """A plain convolution that computes the same."""
-        conv = nn.Conv2d(
+        conv = Conv2d(
             self.inputs,
             self.outputs,
             self.kernel,

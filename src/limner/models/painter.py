@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limner.config import PainterConfig
+from limner.models.depthwise import Conv2d
 from limner.models.upscaler import shuffle
 
 CHANNELS = 4  # red, green, blue, each times alpha, and alpha
@@ -65,7 +66,7 @@ class Block(nn.Module):
 
 def passing(width: int, kernel: int) -> nn.Conv2d:
     """A depthwise convolution that passes its input, so that a stack of them starts as a stack of pointwise layers."""
-    conv = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+    conv = Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
     nn.init.normal_(conv.weight, std=0.5 / kernel)
     with torch.no_grad():
         conv.weight[:, 0, kernel // 2, kernel // 2] += 1.0

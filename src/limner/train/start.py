@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limner import bundle
@@ -16,7 +15,7 @@ from limner.models.coder import Coder
 from limner.models.painter import Block, Painter
 from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint, shipped
-from limner.train.grow import folded_kernels, grow
+from limner.train.grow import centred, folded_kernels, grow
 from limner.train.objectives.painting import Teacher as PaintingTeacher
 from limner.train.objectives.upscale import Teacher
 from limner.train.runs import CONFIG, load_network, load_painter, load_run, load_run_weights, read_config
@@ -92,12 +91,6 @@ def film_rows(network: Painter, other: Painter, film: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def centred(kernel: Tensor, like: Tensor) -> Tensor:
-    """`kernel` (O, I, k, k) with zeros around it, up to the size of `like`; anything else as it is."""
-    around = (like.shape[-1] - kernel.shape[-1]) // 2 if kernel.ndim == like.ndim == 4 else 0
-    return F.pad(kernel, (around,) * 4) if around > 0 else kernel
-
-
 def begin_larger(network: nn.Module, run: Path) -> bool:
     """Become the same function as the smaller upscaler of `run`; False where it is no smaller one of the same kind."""
     model = read_config(run).model
@@ -106,8 +99,9 @@ def begin_larger(network: nn.Module, run: Path) -> bool:
     own = network.config
     if (model.kind, model.expansion) != (own.kind, own.expansion):
         return False
-    smaller = (model.channels, model.width, model.depth) != (own.channels, own.width, own.depth)
-    if smaller and model.width <= own.width and model.depth <= own.depth:
+    sizes = [(shape.width, shape.depth, shape.kernel) for shape in (model, own)]
+    smaller = sizes[0] != sizes[1] or model.channels != own.channels
+    if smaller and all(theirs <= ours for theirs, ours in zip(*sizes, strict=True)):
         return grow(network, folded_kernels(load_run(run)[1])) > 0
     return False
 
