@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from limner.errors import LimnerError
 from limner.runtime.fused.plan import Convolution, Layer, Plan, Unsupported
 
-ABI = 1
+ABI = 2
 CONV, TAIL = 0, 1
 PICTURE, NONE, AUTO = -1, -2, -1
 
@@ -61,7 +61,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lf_workspace_bytes": (c_int64, [c_void_p]),
     "lf_profile": (None, [c_void_p, c_int32]),
     "lf_profile_read": (None, [c_void_p, POINTER(c_double)]),
-    "lf_straight": (c_int32, [c_void_p, c_int32, c_int32, c_int32, c_void_p, c_int32, c_void_p, c_int32]),
+    "lf_straight": (c_int32, [c_void_p, c_int32, c_int32, c_int32, c_void_p, c_void_p]),
     "lf_peak_macs": (c_double, [c_int32, c_double]),
     "lf_peak_read": (c_double, [c_size_t, c_double]),
 }
@@ -103,8 +103,8 @@ def straighten(picture: NDArray[np.uint8], sheer: int, colours: NDArray[np.uint8
     """
     library, (height, width, _) = _library(), picture.shape
     picture = np.ascontiguousarray(picture)
-    places = colours.ctypes.data, colours.strides[1], alpha.ctypes.data, alpha.strides[1]
-    if library.lf_straight(picture.ctypes.data, height, width, sheer, *places):
+    apart = alpha.ctypes.data if colours.strides[1] == 3 else None
+    if library.lf_straight(picture.ctypes.data, height, width, sheer, colours.ctypes.data, apart):
         raise MemoryError
 
 

@@ -1,4 +1,7 @@
 // Premultiplied alpha made straight, byte for byte as `straight` in runtime/alpha.py does it in numpy.
+//
+// A pixel is one 32-bit number here, red lowest, so that every loop below is one over numbers that lie side by side: a
+// compiler makes vectors of that, whatever the instruction set.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -7,82 +10,141 @@
 
 #include "limner_fused.h"
 
+// One function for each level of x86-64, chosen when the library is loaded.
+#if defined(LF_CLONES)  // by a test
+#elif defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#define LF_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define LF_CLONES
+#endif
+
 namespace lf {
 namespace {
 
 constexpr int kReach = 2;  // of the square whose mean a sheer pixel takes
 constexpr int kRows = 2 * kReach + 1;
 
+inline uint32_t merged(uint32_t red, uint32_t green, uint32_t blue, uint32_t alpha) {
+  return red | green << 8 | blue << 16 | alpha << 24;
+}
+inline uint32_t straightened(uint32_t colour, float factor) {
+  return uint32_t(int32_t(float(int32_t(colour)) * factor + 0.5f));
+}
+
+// No colour above alpha: there is no such picture.
+LF_CLONES void cut(const uint32_t *from, uint32_t *to, int64_t width) {
+  for (int64_t x = 0; x < width; ++x) {
+    const uint32_t pixel = from[x], alpha = pixel >> 24;
+    to[x] = merged(std::min(pixel & 255, alpha), std::min(pixel >> 8 & 255, alpha),
+                   std::min(pixel >> 16 & 255, alpha), alpha);
+  }
+}
+
+LF_CLONES void divide(const uint32_t *from, uint32_t *to, int64_t width) {
+  for (int64_t x = 0; x < width; ++x) {
+    const uint32_t pixel = from[x], alpha = pixel >> 24;
+    const float factor = 255.0f / float(int32_t(std::max(alpha, uint32_t(1))));
+    to[x] = merged(straightened(pixel & 255, factor), straightened(pixel >> 8 & 255, factor),
+                   straightened(pixel >> 16 & 255, factor), alpha);
+  }
+}
+
+LF_CLONES void add(const uint8_t *from, uint16_t *sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) sums[i] = uint16_t(sums[i] + from[i]);
+}
+LF_CLONES void subtract(const uint8_t *from, uint16_t *sums, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) sums[i] = uint16_t(sums[i] - from[i]);
+}
+// From the sums of columns, four numbers a pixel, those of squares.
+LF_CLONES void add_columns(const uint16_t *columns, uint16_t *squares, int64_t count) {
+  for (int64_t i = 0; i < count; ++i)
+    squares[i] = uint16_t(columns[i] + columns[i + 4] + columns[i + 8] + columns[i + 12] + columns[i + 16]);
+}
+LF_CLONES uint32_t least_alpha(const uint32_t *row, int64_t width) {
+  uint32_t least = 255;
+  for (int64_t x = 0; x < width; ++x) least = std::min(least, row[x] >> 24);
+  return least;
+}
+
 // The rows around one row, colours cut to alpha, and their sums over each column; columns beyond the border are zero.
 class Square {
  public:
   Square(const uint8_t *in, int32_t height, int32_t width)
-      : in_(in), height_(height), width_(width), rows_(kRows * 4 * int64_t(width)), sums_(4 * (int64_t(width) + 2 * kReach)) {
+      : in_(in), height_(height), width_(width), rows_(kRows * int64_t(width)), sums_(4 * (int64_t(width) + 2 * kReach)),
+        squares_(4 * int64_t(width)), whole_(width) {
     for (int32_t row = 0; row < std::min(kReach, height); ++row) enter(row);
   }
 
   // Call for every row in order.
   void move_to(int32_t row) {
-    if (row > kReach) leave(row - kReach - 1);
+    if (row > kReach) subtract(bytes(row - kReach - 1), sums_.data() + 4 * kReach, 4 * width_);
     if (row + kReach < height_) enter(row + kReach);
   }
-  const uint8_t *cut(int32_t row) const { return rows_.data() + row % kRows * 4 * int64_t(width_); }
-  // Four channels at once: they are 16 bits each, and their sums fit.
-  void sum(int32_t column, uint16_t (&channels)[4]) const {
-    uint64_t sum = 0, next;
-    for (int x = 0; x < kRows; ++x, sum += next) std::memcpy(&next, sums_.data() + 4 * (int64_t(column) + x), 8);
-    std::memcpy(channels, &sum, 8);
+  const uint32_t *cut_row(int32_t row) const { return rows_.data() + row % kRows * width_; }
+  // Four sums for each pixel of the row that was moved to: they are 16 bits each, and fit.
+  const uint16_t *squares() {
+    add_columns(sums_.data(), squares_.data(), 4 * width_);
+    return squares_.data();
   }
 
  private:
+  const uint8_t *bytes(int32_t row) const { return reinterpret_cast<const uint8_t *>(cut_row(row)); }
   void enter(int32_t row) {
-    const uint8_t *from = in_ + row * 4 * int64_t(width_);
-    uint8_t *to = rows_.data() + row % kRows * 4 * int64_t(width_);
-    for (int64_t x = 0; x < width_; ++x)
-      for (int c = 0; c < 4; ++c) to[4 * x + c] = std::min(from[4 * x + c], from[4 * x + 3]);
-    uint16_t *sums = sums_.data() + 4 * kReach;
-    for (int64_t i = 0; i < 4 * int64_t(width_); ++i) sums[i] = uint16_t(sums[i] + to[i]);
-  }
-  void leave(int32_t row) {
-    const uint8_t *from = cut(row);
-    uint16_t *sums = sums_.data() + 4 * kReach;
-    for (int64_t i = 0; i < 4 * int64_t(width_); ++i) sums[i] = uint16_t(sums[i] - from[i]);
+    std::memcpy(whole_.data(), in_ + row * 4 * width_, 4 * width_);
+    cut(whole_.data(), rows_.data() + row % kRows * width_, width_);
+    add(bytes(row), sums_.data() + 4 * kReach, 4 * width_);
   }
 
   const uint8_t *in_;
-  int32_t height_, width_;
-  std::vector<uint8_t> rows_;
-  std::vector<uint16_t> sums_;
+  int32_t height_;
+  int64_t width_;
+  std::vector<uint32_t> rows_;
+  std::vector<uint16_t> sums_, squares_;
+  std::vector<uint32_t> whole_;
 };
 
-uint8_t straightened(uint32_t colour, float factor) { return uint8_t(int32_t(float(int32_t(colour)) * factor + 0.5f)); }
+// Pixels of `out` below `sheer` take the mean colour of their squares, where that has any.
+void take_means(const uint16_t *squares, uint32_t sheer, uint32_t *out, int64_t width) {
+  for (int64_t x = 0; x < width; ++x, squares += 4) {
+    const uint32_t alpha = out[x] >> 24;
+    if (alpha >= sheer || !squares[3]) continue;
+    const float factor = 255.0f / float(int32_t(squares[3]));
+    out[x] = merged(straightened(squares[0], factor), straightened(squares[1], factor),
+                    straightened(squares[2], factor), alpha);
+  }
+}
 
-void take_mean(const Square &square, int32_t column, uint8_t *colours) {
-  uint16_t sums[4];
-  square.sum(column, sums);
-  if (!sums[3]) return;
-  const float factor = 255.0f / float(int32_t(sums[3]));
-  for (int c = 0; c < 3; ++c) colours[c] = straightened(sums[c], factor);
+// Without their alpha. Each is written with a byte too many, which the next one mends.
+void write_colours(const uint32_t *row, int64_t width, uint8_t *to) {
+  for (int64_t x = 0; x + 1 < width; ++x) std::memcpy(to + 3 * x, row + x, 4);
+  std::memcpy(to + 3 * (width - 1), row + width - 1, 3);
+}
+LF_CLONES void write_alpha(const uint32_t *row, int64_t width, uint8_t *to) {
+  for (int64_t x = 0; x < width; ++x) to[x] = uint8_t(row[x] >> 24);
 }
 
 }  // namespace
 }  // namespace lf
 
 extern "C" int32_t lf_straight(const uint8_t *in, int32_t height, int32_t width, int32_t sheer, uint8_t *colours,
-                               int32_t colours_step, uint8_t *alpha, int32_t alpha_step) {
-  float factors[256];
-  for (int a = 0; a < 256; ++a) factors[a] = 255.0f / float(std::max(a, 1));
+                               uint8_t *alpha) {
+  const bool together = alpha == nullptr;
+  if (width < 1) return 0;
   try {
     lf::Square square(in, height, width);
+    std::vector<uint32_t> out(width);
     for (int32_t row = 0; row < height; ++row) {
       square.move_to(row);
-      const uint8_t *from = square.cut(row);
-      for (int32_t x = 0; x < width; ++x, from += 4, colours += colours_step, alpha += alpha_step) {
-        if (from[3] == 255) std::memcpy(colours, from, 3);
-        else for (int c = 0; c < 3; ++c) colours[c] = lf::straightened(from[c], factors[from[3]]);
-        if (from[3] < sheer) lf::take_mean(square, x, colours);
-        *alpha = from[3];
+      lf::divide(square.cut_row(row), out.data(), width);
+      if (lf::least_alpha(out.data(), width) < uint32_t(sheer))
+        lf::take_means(square.squares(), sheer, out.data(), width);
+      if (together) {
+        std::memcpy(colours, out.data(), 4 * int64_t(width));
+      } else {
+        lf::write_colours(out.data(), width, colours);
+        lf::write_alpha(out.data(), width, alpha + int64_t(row) * width);
       }
+      colours += int64_t(together ? 4 : 3) * width;
     }
     return 0;
   } catch (const std::exception &) {

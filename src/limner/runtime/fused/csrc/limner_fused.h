@@ -31,7 +31,7 @@
 extern "C" {
 #endif
 
-#define LF_ABI 1
+#define LF_ABI 2
 
 enum { LF_CONV = 0, LF_TAIL = 1 };
 enum { LF_PICTURE = -1, LF_NONE = -2 };  // values of lf_layer.input and lf_layer.residual besides layer indices
@@ -101,11 +101,11 @@ LF_API void lf_profile(lf_net *net, int32_t on);
 // layer 0, the pixel shuffle for the tail.
 LF_API void lf_profile_read(lf_net *net, double *seconds);
 
-// Premultiplied alpha, [height][width][4] without gaps, as straight alpha. Where alpha is below `sheer`, the colour is the
-// mean of the 5 x 5 pixels around, weighted by alpha. The three colours of a pixel lie `colours_step` bytes after those of
-// the one before, its alpha `alpha_step` bytes. 0 on success, 1 when memory runs out.
+// Premultiplied alpha, [height][width][4] without gaps, as straight alpha. Where alpha is below `sheer`, the colour is
+// the mean of the 5 x 5 pixels around, weighted by alpha. Colours [height][width][3] and alpha [height][width]; or, where
+// `alpha` is null, `colours` is [height][width][4] and takes both. 0 on success, 1 when memory runs out.
 LF_API int32_t lf_straight(const uint8_t *in, int32_t height, int32_t width, int32_t sheer, uint8_t *colours,
-                           int32_t colours_step, uint8_t *alpha, int32_t alpha_step);
+                           uint8_t *alpha);
 
 // Measured limits of one core; each takes about `seconds` and gives the best of many short windows.
 // int8 multiply-accumulates per second of the instruction set (2 operations each), best loop it allows without
