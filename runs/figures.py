@@ -151,10 +151,16 @@ def kind_lines(folder: Path) -> list[list[str]]:
     for entry in json.loads((folder / "separable-scores.json").read_text("utf-8")):
         manifest = bundle.read(entry["name"]).manifest
         model = manifest.recipe["model"]
-        about = [f"{model['kind']} {model['width']} x {model['depth']}", f"{manifest.parameters / 1000:.0f} k"]
+        about = [network_name(model), f"{manifest.parameters / 1000:.0f} k"]
         quality = [f"{value:.2f}" for value in scores(entry)]
         lines.append([*about, *quality, *engines(manifest.name, speed)[1:]])
     return lines
+
+
+def network_name(model: dict[str, Any]) -> str:
+    """Kind, width and depth, and the side of the kernels where that is not 3."""
+    kernel = model["kernel"]
+    return f"{model['kind']} {model['width']} x {model['depth']}" + (f", {kernel}x{kernel}" if kernel != 3 else "")
 
 
 def painter_lines(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
