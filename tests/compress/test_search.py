@@ -150,6 +150,21 @@ def test_a_failure_is_marked_and_a_dead_trial_is_taken_up(tmp_path: Path) -> Non
     assert search.counts(study) == {"fail": 2, "running": 2}
 
 
+def test_an_interrupted_trial_waits_to_be_taken_up(tmp_path: Path) -> None:
+    study = search.open_study(url(tmp_path), "mine", FACTS)
+
+    def interrupted(trial: optuna.Trial) -> Figures:
+        trial.suggest_categorical("model.width", [16, 32])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search.run(study, interrupted, 2)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
+    again = study.ask()
+    assert search.first_number(again) == 0
+    assert again.suggest_categorical("model.width", [16, 32]) == study.trials[0].params["model.width"]
+
+
 def test_what_the_recipe_is_now_comes_first() -> None:
     base = tiny()
     study = optuna.create_study(directions=search.DIRECTIONS)

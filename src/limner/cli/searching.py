@@ -9,7 +9,7 @@ import typer
 
 from limner.cli import console
 from limner.cli.options import Engine, Set
-from limner.errors import UsageError
+from limner.errors import LimnerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,11 @@ def search(
         task = bar.add_task("searching", total=trials)
 
         def one(trial: Any) -> studies.Figures:
-            return runs.objective(plan, opened, trial)
+            try:
+                return runs.objective(plan, opened, trial)
+            except LimnerError as error:
+                console.log().print(f"trial {trial.number} failed: {error}")
+                raise
 
         studies.run(opened, one, trials, lambda: bar.advance(task))
     found = studies.points(opened)

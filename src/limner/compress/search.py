@@ -118,7 +118,7 @@ def open_study(url: str, name: str, facts: Mapping[str, Any], seed: int | None =
     """The study `name` in the database `url`, made if it is not there. `facts`: what its trials must agree in, the
     space among them. Raises LimnerError when the database cannot be reached, UsageError for a study of other facts.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # else tracebacks of what is told in a sentence
     retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
     try:
         storage = RDBStorage(
@@ -235,6 +235,7 @@ def run(
 ) -> None:
     """Run `trials` more trials in this process, not counting those that were `Skipped`, up to ROUNDS times as many. One
     that raises LimnerError (a loss that is no number, say) is marked as failed, with the reason, and the next begins.
+    One that is interrupted waits to be taken up again.
     """
     skipped = 0
 
@@ -247,6 +248,9 @@ def run(
             raise
         except LimnerError as error:
             trial.set_user_attr("reason", str(error))
+            raise
+        except KeyboardInterrupt:  # by hand: the same command goes on with this trial, from its checkpoint
+            RetryHeartbeatStaleTrialCallback()(study, study.trials[trial.number])
             raise
 
     def count(_: optuna.Study, trial: FrozenTrial) -> None:
