@@ -3,14 +3,13 @@
 #
 #   runs/figures.sh TEST_SETS JUDGES PACKED
 #
-# PACKED holds what photo-x4 is compared with, bundles `grouped` and `dense`; without it that table is left out. They are not
-# in the repository; their runs (hours) and bundles come from
-#   limner train photo-x4 --data TRAIN --out out/runs/grouped --set model.kind=grouped --set model.depth=6 \
-#     --set train.optimizer=muon --set train.images=120000
-#   limner train photo-x4 --data TRAIN --out out/runs/dense --set model.kind=dense --set model.width=48 --set model.depth=8 \
-#     --set train.optimizer=muon --set train.lr=3e-3 --set train.images=62000
+# PACKED holds what photo-x4 is compared with, bundles `grouped`, `dense32` and `dense`; without it that table is left out.
+# They are not in the repository; their runs (20 to 35 minutes each) and bundles come from
+#   limner train photo-x4 --data TRAIN --out out/runs/KIND --set train.precision=bf16-mixed SHAPE
 #   limner pack out/runs/KIND --out PACKED/KIND --data TRAIN --eval TEST_SETS/Set5 --set name=KIND \
-#     --set quantize.images=0 --set pack.max_drop=0.2 --set pack.int8_tolerance=1.5
+#     --set quantize.images=8000 --set pack.max_drop=0.5 --set pack.int8_tolerance=1.5
+# with SHAPE = --set model.kind=grouped --set model.width=32 (grouped), --set model.kind=dense --set model.depth=8 and
+# --set model.width=32 (dense32) or 48 (dense).
 set -euo pipefail
 data=${1:-../shared/data/sr/test}
 engines="--engine openvino --engine onnxruntime --engine fused"
@@ -29,9 +28,10 @@ limner bench icons $engines --threads 1 --threads 2 --batch 1 --json out/painter
 packed=${3:-out/packed}
 rm -f out/separable.json
 if [ -e "$packed/dense" ]; then
-  limner evaluate photo-x4 "$packed/grouped" "$packed/dense" --set "$data/Set5" --set "$data/Set14" --set "$data/BSD100" \
+  kinds=(photo-x4 "$packed/grouped" "$packed/dense32" "$packed/dense")
+  limner evaluate "${kinds[@]}" --set "$data/Set5" --set "$data/Set14" --set "$data/BSD100" \
     --engine fused --json out/separable-scores.json
-  limner bench photo-x4 "$packed/grouped" "$packed/dense" $engines --threads 1 --threads 2 --json out/separable.json
+  limner bench "${kinds[@]}" $engines --threads 1 --threads 2 --json out/separable.json
 fi
 judges=${2:-out/runs/judges} # what runs/judges.sh made
 limner evaluate icons --data "$data/../../icons" --judges "$judges" --json out/painters.json
