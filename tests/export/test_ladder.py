@@ -151,3 +151,12 @@ def test_bad_requests(
     here = {"BUNDLE": str(made / "tiny"), "FEW": str(few)}
     assert limner("ladder", *(here.get(word, word) for word in words)) == code
     assert sentence in capsys.readouterr().err
+
+
+def test_upscalers_with_alpha_have_one_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 40, 4), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert limner("ladder", "icons-x2", "--eval", str(tmp_path), "--repeats", "1", "--json", "-") == 0
+    rungs = json.loads(capsys.readouterr().out)
+    assert {rung["step"] for rung in rungs} == {"folded", "int8"}
+    assert all(rung["ms"] > 0 and rung["quality"] > 0 for rung in rungs)

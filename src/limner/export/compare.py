@@ -24,8 +24,7 @@ from limner.evaluate.prompts import concept_prompts
 from limner.evaluate.report import evaluate
 from limner.evaluate.sets import PictureSet, open_set, pair
 from limner.export.pack import pack
-from limner.images import Picture
-from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
+from limner.runtime.bench import interleaved, sample_picture, yardstick
 from limner.runtime.generate import Painter, Request
 from limner.runtime.painters import Upscaler
 from limner.train.runs import read_config
@@ -131,12 +130,8 @@ def _entry(
             way, painter.engine, size, partial(painter.run_network, ready), partial(measure, painter.paint_batch)
         )
     upscaler = Upscaler.load(folder, engine, precision, threads=1)
-    width, height = YARDSTICK_SIZE
-    channels = opened.manifest.channels if isinstance(opened.manifest, bundle.UpscalerManifest) else 3
-    noise = Picture(np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8))
-    return _Entry(
-        way, upscaler.engine, size, partial(upscaler.upscale_picture, noise), partial(_fidelity, upscaler, sets)
-    )
+    call = partial(upscaler.upscale_picture, sample_picture())
+    return _Entry(way, upscaler.engine, size, call, partial(_fidelity, upscaler, sets))
 
 
 def _fidelity(upscaler: Upscaler, sets: list[PictureSet]) -> dict[str, float]:

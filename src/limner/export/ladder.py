@@ -25,8 +25,7 @@ from limner.evaluate import report
 from limner.evaluate.sets import PictureSet
 from limner.export.compare import Paint, by_features
 from limner.export.parity import TorchPainter
-from limner.images import Picture
-from limner.runtime.bench import YARDSTICK_SIZE, interleaved, yardstick
+from limner.runtime.bench import YARDSTICK_SIZE, interleaved, sample_picture, yardstick
 from limner.runtime.fused.engine import states
 from limner.runtime.generate import Painter, Request
 from limner.runtime.painters import Upscaler
@@ -141,7 +140,7 @@ def _upscalers(opened: Bundle[UpscalerManifest], score: Callable[[report.Upscale
             if painter.engine != engine:  # it fell back, and that engine has a rung of its own
                 continue
             size = opened.graph(precision).stat().st_size
-            call = partial(painter.upscale_picture, Picture(_noise(manifest.channels)))
+            call = partial(painter.upscale_picture, sample_picture())
             enlarge = painter.upscale if manifest.channels == 3 else painter.enlarge_premultiplied
             found.append(_Candidate(precision, engine, manifest.parameters, size, call, partial(score, enlarge)))
     return found

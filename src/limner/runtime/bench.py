@@ -139,7 +139,7 @@ def bench(
     if repeats < 1 or min(size) < 1:
         raise UsageError(f"repeats={repeats}, size={size[0]}x{size[1]}: both must be at least 1.")
     cases = [_Case(os.fspath(name), *how) for name in bundles for how in product(engines, precisions, threads)]
-    picture = _noise(*size)
+    picture = sample_picture(*size)
     candidates = [_prepared(case, picture, memory, repeats if profile else 0) for case in cases]
     runs: list[Callable[[], Any]] = [yardstick()]
     runs += [lambda painter=candidate.painter: painter.upscale_picture(picture) for candidate in candidates]
@@ -172,7 +172,8 @@ def _milliseconds(run: Callable[[], Any]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def _noise(width: int, height: int) -> Picture:
+def sample_picture(width: int = YARDSTICK_SIZE[0], height: int = YARDSTICK_SIZE[1]) -> Picture:
+    """What networks are timed on: opaque noise, the same every time."""
     return Picture(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -268,7 +269,7 @@ def print_peak(case: tuple[str, str, str, int], size: tuple[int, int]) -> None:
     """What `bench` runs in a process of its own: paint twice, print the peak resident memory in MiB."""
     painter = Upscaler.load(*case)
     for _ in range(2):
-        painter.upscale_picture(_noise(*size))
+        painter.upscale_picture(sample_picture(*size))
     print(peak_memory() / 2**20)
 
 
