@@ -103,7 +103,13 @@ def test_pictures_with_alpha_are_learned_packed_and_enlarged(tmp_path: Path) -> 
     for i in range(6):
         small = Image.fromarray(rng.integers(0, 256, (12, 12, 4), np.uint8))
         small.resize((160, 160), Image.Resampling.BICUBIC).save(folder / f"p{i}.png")
-    config = tiny(model={"channels": 4}, quantize={"images": 16}, pack={"max_drop": 50, "min_gain": -50})
+    knobs = {"images": 16, "adversarial": 0.01}  # the adversary sees alpha too
+    config = tiny(
+        model={"channels": 4},
+        adversarial={"width": 4, "start_share": 0.0},
+        quantize=knobs,
+        pack={"max_drop": 50, "min_gain": -50},
+    )
     train(config, folder, tmp_path / "run")
     manifest = pack(tmp_path / "run", tmp_path / "icons-x4", [folder])
     assert manifest.channels == 4

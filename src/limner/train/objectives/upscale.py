@@ -50,7 +50,7 @@ class Upscale:
         return (1 - loss.distill) * total + loss.distill * multilevel(pictures, self.teacher(batch.low), loss, only_l2)
 
     def critic(self) -> nn.Module:
-        return Discriminator(self.config.adversarial.width)
+        return Discriminator(self.config.adversarial.width, self.config.model.channels)
 
     def judge(self, critic: nn.Module, made: Made) -> Judge:
         return critic
