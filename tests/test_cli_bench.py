@@ -109,3 +109,12 @@ def test_profile_of_the_fused_engine(zoo: Path, capsys: pytest.CaptureFixture[st
     assert sum(stage["time_share"] for stage in row["stages"]) == pytest.approx(1)
     assert limner("bench", str(zoo / "photo-x2"), *QUICK, *how) == 0
     assert "% of int8 peak" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason=f"needs the extension: {native.unavailable()}")
+def test_profile_of_pictures_with_alpha(capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = Path(bundle.__file__).parent / "zoo" / "icons-x2"
+    assert limner("bench", str(shipped), *QUICK, "--engine", "fused", "--profile", "--json", "-") == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["ran"] == "fused"
+    assert sum(stage["time_share"] for stage in row["stages"]) == pytest.approx(1)

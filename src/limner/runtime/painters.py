@@ -226,11 +226,12 @@ class _PremultipliedPainting(_Painting):
     def of(self, picture: Picture, progress: Progress | None) -> Picture:
         route = self._route(picture)
         tick = _counter(sum(len(self.network.plan(*size)) for size in route), progress)
-        pixels, grown = transparency.straight_parts(self._enlarged(_premultiplied(picture), route, tick))
+        pixels, grown = transparency.straight_parts(self._enlarged(premultiplied(picture), route, tick))
         return replace(picture, pixels=pixels, alpha=None if picture.alpha is None else grown)
 
 
-def _premultiplied(picture: Picture) -> NDArray[Any]:
+def premultiplied(picture: Picture) -> NDArray[Any]:
+    """(H, W, 4): what a network of four channels is given."""
     if picture.alpha is not None:
         return transparency.premultiplied(picture.pixels, picture.alpha)
     opaque = np.full((*picture.pixels.shape[:2], 4), picture.maximum, picture.pixels.dtype)
