@@ -11,6 +11,6 @@ mkdir -p out
 limner ladder photo-x4 photo-x4-hq photo-x2 --runs "$runs" --pruned "$pruned" --eval "$sets/Set5" --eval "$sets/Set14" \
   --markdown --json out/ladder.json
 if [ $# -ge 5 ]; then
-  limner ladder icons --pruned "$pruned" --data "$4" --judge "$5" --markdown --json out/ladder-icons.json
+  limner ladder "$pruned/whole/icons" --pruned "$pruned" --data "$4" --judge "$5" --markdown --json out/ladder-icons.json
 fi
 python runs/figures.py --ladder out README.md README.zh-CN.md
