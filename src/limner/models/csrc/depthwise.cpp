@@ -1,8 +1,8 @@
 // Gradients of depthwise convolutions on channels-last memory: what kernel and bias get (models/depthwise.py).
 //
 // A weight of a depthwise kernel gets the product of two pictures, its input shifted and the gradient of its output,
-// summed over all pixels. That is one multiply-add for each weight and pixel, so everything else must be cheap: rows are
-// widened to float once, 16 channels at a time, and stay in the L1 cache while the sums stay in registers.
+// summed over all pixels. That is one multiply-add for each weight and pixel, so everything else must be cheap: rows
+// are widened to float once, 32 channels at a time, and stay in the L1 cache while the sums stay in registers.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -16,7 +16,7 @@
 #endif
 // One function for each level of x86-64, chosen when the library is loaded.
 #if defined(LD_CLONES)  // by a test
-#elif defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#elif defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #define LD_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define LD_CLONES
@@ -91,13 +91,15 @@ LD_INLINE void add_picture(const Value *input, const Value *gradient, int64_t he
       float *to = ring + (y + kReach) % Kernel * length + kLanes * kReach;
       const Value *from = input + (y + kReach) * stride;
       for (int64_t x = 0; x < width; ++x)
-        for (int part = 0; part < Parts; ++part) widen(from + x * channels + kLanes * part, to + kLanes * x + part * size);
+        for (int part = 0; part < Parts; ++part)
+          widen(from + x * channels + kLanes * part, to + kLanes * x + part * size);
     }
     if (y < 0) continue;
     float *factors = ring + (Kernel + 1) * length;
     const Value *from = gradient + y * stride;
     for (int64_t x = 0; x < width; ++x)
-      for (int part = 0; part < Parts; ++part) widen(from + x * channels + kLanes * part, factors + kLanes * x + part * size);
+      for (int part = 0; part < Parts; ++part)
+        widen(from + x * channels + kLanes * part, factors + kLanes * x + part * size);
     for (int part = 0; part < Parts; ++part) {
       const float *rows[Kernel];
       for (int i = 0; i < Kernel; ++i) {
@@ -135,8 +137,8 @@ LD_INLINE void add_all(const Value *input, const Value *gradient, int64_t pictur
 }
 
 template <typename Value>
-LD_INLINE void add_any(int kernel, const void *input, const void *gradient, int64_t pictures, int64_t height, int64_t width,
-                       int64_t channels, float *ring, float *out) {
+LD_INLINE void add_any(int kernel, const void *input, const void *gradient, int64_t pictures, int64_t height,
+                       int64_t width, int64_t channels, float *ring, float *out) {
   const auto *x = static_cast<const Value *>(input), *g = static_cast<const Value *>(gradient);
   if (kernel == 3) add_all<3>(x, g, pictures, height, width, channels, ring, out);
   if (kernel == 5) add_all<5>(x, g, pictures, height, width, channels, ring, out);
@@ -158,8 +160,9 @@ extern "C" {
 
 LD_EXPORT int32_t ld_abi() { return 1; }
 
-// out: kernel * kernel + 1 rows of `channels` sums, those of the kernel's weights and that of the bias. Input and gradient:
-// (pictures, height, width, channels), bfloat16 where `half` is not 0, else float. 1: no memory; 2: not such a kernel.
+// out: kernel * kernel + 1 rows of `channels` sums, those of the kernel's weights and that of the bias. Input and
+// gradient: (pictures, height, width, channels), bfloat16 where `half` is not 0, else float. Returns 1 where there is no
+// memory, 2 for other kernels and for channels that are no multiple of 16.
 LD_EXPORT int32_t ld_gradient(const void *input, const void *gradient, int32_t half, int32_t kernel, int64_t pictures,
                               int64_t height, int64_t width, int64_t channels, float *out) {
   if ((kernel != 3 && kernel != 5 && kernel != 7) || channels % kLanes) return 2;

@@ -12,7 +12,7 @@
 
 // One function for each level of x86-64, chosen when the library is loaded.
 #if defined(LF_CLONES)  // by a test
-#elif defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#elif defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
 #define LF_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define LF_CLONES
@@ -70,8 +70,8 @@ LF_CLONES uint32_t least_alpha(const uint32_t *row, int64_t width) {
 class Square {
  public:
   Square(const uint8_t *in, int32_t height, int32_t width)
-      : in_(in), height_(height), width_(width), rows_(kRows * int64_t(width)), sums_(4 * (int64_t(width) + 2 * kReach)),
-        squares_(4 * int64_t(width)), whole_(width) {
+      : in_(in), height_(height), width_(width), rows_(kRows * int64_t(width)),
+        sums_(4 * (int64_t(width) + 2 * kReach)), squares_(4 * int64_t(width)), whole_(width) {
     for (int32_t row = 0; row < std::min(kReach, height); ++row) enter(row);
   }
 
