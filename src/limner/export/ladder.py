@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from limner import bundle
@@ -25,10 +24,10 @@ from limner.evaluate import report
 from limner.evaluate.sets import PictureSet
 from limner.export.compare import Paint, by_features
 from limner.export.parity import TorchPainter
-from limner.runtime.bench import YARDSTICK_SIZE, interleaved, sample_picture, yardstick
+from limner.runtime.bench import interleaved, sample_picture, yardstick
 from limner.runtime.fused.engine import states
 from limner.runtime.generate import Painter, Request
-from limner.runtime.painters import Upscaler
+from limner.runtime.painters import Upscaler, network_input
 from limner.train.runs import load_run
 
 StepName = Literal["float", "folded", "pruned", "int8", "pruned int8"]
@@ -114,7 +113,7 @@ def _trained(opened: Bundle[UpscalerManifest], run: Path, score: Callable[[repor
     branched, folded = TorchPainter(network), TorchPainter(load_run(run)[1].fold().eval())
     trunk = nn.ModuleList([network.head, network.trunk, network.tail])
     weights, shipped = sum(w.numel() for w in trunk.parameters()), folded.network.parameters_shipped()
-    low = _noise(opened.manifest.channels)
+    low = network_input(sample_picture(), opened.manifest.channels)
     return [
         _Candidate("float", "torch", weights, 4 * weights, partial(branched, low), partial(score, branched)),
         _Candidate("folded", "torch", shipped, 4 * shipped, partial(folded, low), partial(score, folded)),
@@ -161,11 +160,6 @@ def _smaller(opened: Bundle[Made], pruned: Bundle[Made]) -> Bundle[Made]:
             f"({opened.manifest.parameters}); name a bundle packed from a run of limner prune."
         )
     return pruned
-
-
-def _noise(channels: int = 3) -> NDArray[np.uint8]:
-    width, height = YARDSTICK_SIZE
-    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 def painter_ladder(

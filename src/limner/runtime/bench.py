@@ -25,7 +25,7 @@ from limner.errors import LimnerError, UsageError
 from limner.images import Picture
 from limner.runtime import roofline
 from limner.runtime.backends import AUTO, cores, openvino_core, openvino_options
-from limner.runtime.painters import Upscaler, premultiplied
+from limner.runtime.painters import Upscaler, network_input
 
 YARDSTICK_SIZE = (160, 90)
 # Medians of two runs of one build differ by less than this on a busy machine when taken as ratios to the yardstick.
@@ -189,7 +189,7 @@ def _prepared(case: _Case, picture: Picture, memory: bool, profiled: int) -> _Ca
 def _stages(case: _Case, painter: Upscaler, picture: Picture, repeats: int) -> tuple[roofline.Stage, ...]:
     if not repeats or painter.engine != "fused":
         return ()
-    pixels = picture.pixels if painter.manifest.channels == 3 else premultiplied(picture)
+    pixels = network_input(picture, painter.manifest.channels)
     return tuple(roofline.profile(case.bundle, pixels, case.threads, repeats))
 
 

@@ -226,12 +226,14 @@ class _PremultipliedPainting(_Painting):
     def of(self, picture: Picture, progress: Progress | None) -> Picture:
         route = self._route(picture)
         tick = _counter(sum(len(self.network.plan(*size)) for size in route), progress)
-        pixels, grown = transparency.straight_parts(self._enlarged(premultiplied(picture), route, tick))
+        pixels, grown = transparency.straight_parts(self._enlarged(network_input(picture, 4), route, tick))
         return replace(picture, pixels=pixels, alpha=None if picture.alpha is None else grown)
 
 
-def premultiplied(picture: Picture) -> NDArray[Any]:
-    """(H, W, 4): what a network of four channels is given."""
+def network_input(picture: Picture, channels: int) -> NDArray[Any]:
+    """(H, W, channels): the colours, or for four channels RGBA with premultiplied alpha."""
+    if channels == 3:
+        return picture.pixels
     if picture.alpha is not None:
         return transparency.premultiplied(picture.pixels, picture.alpha)
     opaque = np.full((*picture.pixels.shape[:2], 4), picture.maximum, picture.pixels.dtype)

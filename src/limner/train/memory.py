@@ -10,8 +10,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def keep_freed_memory() -> bool:
     """Let malloc keep what is freed instead of giving it back to the system; False without glibc.
 
-    A network's activations are tens of megabytes that live for a part of a step. By default each is mapped anew, and
-    the system fills every page with zeros at its first touch: a third of the time of a training step on a CPU. The
+    A network's activations are megabytes that live for a part of a step. Where malloc maps them anew, the system fills
+    every page with zeros at its first touch. Often it soon stops doing so by itself (docs/log.md, 2026-11-27). The
     process stays as large as its largest step.
     """
     try:

@@ -1,0 +1,48 @@
+"""Prints crops a second of a training step in bf16 (forward and backward, batch 16, crops of 48, one thread): as torch
+does it, with freed memory kept, and with our gradients of depthwise layers too. A minute on a quiet core.
+"""
+
+import time
+from unittest import mock
+
+import torch
+
+from limner.config import UpscalerConfig
+from limner.models import depthwise
+from limner.models.upscaler import Upscaler
+from limner.train.memory import keep_freed_memory
+
+BATCH, CROP, STEPS = 16, 48, 3
+SHAPES = ((96, 16, 3), (128, 16, 3), (96, 16, 5), (128, 16, 5))  # width, depth, kernel
+
+
+def crops_per_second(shape: tuple[int, int, int]) -> float:
+    width, depth, kernel = shape
+    config = UpscalerConfig(scale=4, width=width, depth=depth, kernel=kernel)
+    network = Upscaler(config).to(memory_format=torch.channels_last)
+    low = torch.rand(BATCH, 3, CROP, CROP).to(memory_format=torch.channels_last)
+    targets = [torch.rand(BATCH, 3, CROP * scale, CROP * scale) for scale in network.scales]
+    started = 0.0
+    for step in range(2 + STEPS):
+        started = time.perf_counter() if step == 2 else started
+        with torch.autocast("cpu", torch.bfloat16):
+            pairs = zip(network.levels(low), targets, strict=True)
+            loss = torch.stack([(level.float() - target).abs().mean() for level, target in pairs]).sum()
+        loss.backward()
+    return BATCH * STEPS / (time.perf_counter() - started)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with mock.patch.object(depthwise, "library", lambda: None):
+        plain = [crops_per_second(shape) for shape in SHAPES]
+        keep_freed_memory()
+        kept = [crops_per_second(shape) for shape in SHAPES]
+    both = [crops_per_second(shape) for shape in SHAPES]
+    print("| separable | torch | memory kept | and our gradients |\n| --- | --- | --- | --- |")
+    for (width, depth, kernel), *speeds in zip(SHAPES, plain, kept, both, strict=True):
+        print(f"| {width} x {depth}, {kernel}x{kernel} | " + " | ".join(f"{speed:.1f}" for speed in speeds) + " |")
+
+
+if __name__ == "__main__":
+    main()
