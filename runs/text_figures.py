@@ -1,8 +1,9 @@
 """Prints how much of the original's sense of likeness a text bundle keeps, and how long a prompt takes.
 
-    python runs/text_figures.py BUNDLE MODEL CORPUS
+    python runs/text_figures.py BUNDLE MODEL CORPUS [ENGINE]
 
-MODEL: the Hugging Face folder it was made from. CORPUS: the folder that runs/text_corpus.py wrote.
+MODEL: the Hugging Face folder it was made from. CORPUS: the folder that runs/text_corpus.py wrote. ENGINE: by default
+the one of painters in int8.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from statistics import median
 
 import numpy as np
 
+from limner.runtime.generate import TEXT_ENGINE
 from limner.runtime.text import TextEncoder
 from limner.text.encoder import FrozenEncoder
 from limner.text.fidelity import compare, retrieval
@@ -83,8 +85,8 @@ def show(name: str, figures: object) -> None:
     sys.stdout.write(f"{name}: {figures}\n")
 
 
-def main(folder: str, model: str, corpus: Path) -> None:
-    original, encoder = FrozenEncoder.load(model), TextEncoder.load(folder)
+def main(folder: str, model: str, corpus: Path, engine: str = TEXT_ENGINE) -> None:
+    original, encoder = FrozenEncoder.load(model), TextEncoder.load(folder, engine=engine)
     held = (corpus / "held.txt").read_text("utf-8").splitlines()
     names = [line for line in (corpus / "captions.txt").read_text("utf-8").splitlines() if "," not in line]
     random = np.random.default_rng(0)
@@ -99,12 +101,12 @@ def main(folder: str, model: str, corpus: Path) -> None:
         distractors = np.concatenate([meant, true if each is original else found])
         hits = (asked @ distractors.T).argsort(1)[:, -10:] == np.arange(len(asked))[:, None]
         show(f"paraphrases with their own in the first 10 of {len(distractors)}, {name}", float(hits.any(1).mean()))
-    show("ms per uncached prompt, p50, and CPU ms", speed(folder))
+    show("ms per uncached prompt, p50, and CPU ms", speed(folder, engine))
 
 
-def speed(folder: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
+def speed(folder: str, engine: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
     """p50 of wall time and of CPU time, which other processes disturb less."""
-    encoder, found = TextEncoder.load(folder), {}
+    encoder, found = TextEncoder.load(folder, engine=engine), {}
     for prompt in TYPICAL:
         spent = []
         for _ in range(rounds):
@@ -117,4 +119,4 @@ def speed(folder: str, rounds: int = 100) -> dict[str, tuple[float, float]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])

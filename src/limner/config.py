@@ -192,6 +192,9 @@ class AdversarialConfig(Section):
     mismatch: float = Field(
         default=1.0, ge=0, description="painters: weight of telling a picture's own caption from another's"
     )
+    versions: float = Field(
+        default=0.0, ge=0, description="painters: the same, from one's of the same thing in another style or colour"
+    )
     augment: bool = Field(default=True, description="painters: the critic sees pictures shifted and with holes")
     balance: bool = Field(
         default=False, description="weight is the share of the pixel loss's gradient at the picture, in every step"

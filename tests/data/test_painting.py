@@ -103,3 +103,27 @@ def test_bad_pictures_and_captions_are_named() -> None:
         decode_paintings([broken], 16)
     with pytest.raises(LimnerError, match=r"mute\.png: has no caption"):
         wordings(record("mute.png", ()))
+
+
+def test_another_version_is_told_from_the_picture_by_its_caption_alone() -> None:
+    records = [replace(record(c, (f"a {c} cat", "a cat")), group="cat") for c in ("red", "blue")]
+    records.append(record("dog", ("a dog",)))
+    captions = Captions(records, 0)
+    rows = np.arange(len(captions.texts), dtype=np.float16)[:, None]
+    vectors = PromptVectors(np.zeros((4, 3, 2), np.float16), np.ones((4, 3), bool), rows)
+    drawn = PaintingSampler(records, np.zeros((3, 16, 16, 4), np.uint8), captions, vectors, 3)
+    own = {"cat": {"a red cat", "a blue cat", "a cat"}, "dog": {"a dog"}}
+    told = 0
+    for step in range(12):
+        batch, (_, pictures) = drawn.batch(step), drawn.rows(step)
+        assert batch.versions is not None
+        texts = [
+            (captions.texts[int(a)], captions.texts[int(b)]) for a, b in zip(batch.pooled, batch.versions, strict=True)
+        ]
+        for picture, (mine, version) in zip(pictures, texts, strict=True):
+            assert (
+                version in own[records[picture].group or "dog"] if records[picture].group == "cat" else version == mine
+            )
+            told += version != mine
+            assert version == mine or version not in wordings(records[picture])
+    assert told > 3  # a coloured caption of the other cat, where that is what is drawn

@@ -58,6 +58,20 @@ def test_engines_agree(folder: Path) -> None:
     assert (a.mask == b.mask).all()
 
 
+def test_integers_keep_what_a_prompt_means() -> None:
+    exact, quick = (TextEncoder.load(engine=engine) for engine in ("openvino", "openvino-int8"))
+    prompts = [
+        "a red apple, flat style",
+        "an orange cat face",
+        "scissors",
+        "a birthday cake, fluent style, flat colours",
+    ]
+    assert exact.hash == quick.hash
+    assert (exact.encode(prompts).pooled * quick.encode(prompts).pooled).sum(1).min() > 0.9995
+    alone = TextEncoder.load(engine="openvino-int8").encode(prompts[:1])
+    assert (alone.pooled == quick.encode(prompts).pooled[:1]).all()
+
+
 def test_fitted_pads_and_cuts(encoder: TextEncoder) -> None:
     found = encoder.encode(PROMPTS)
     short, long = found.fitted(4), found.fitted(20)

@@ -26,7 +26,8 @@ class PaintingBatch(NamedTuple):
     """`pictures` (N, 4, S, S) float32 in 0..1, RGBA with premultiplied alpha. `states` (N, L, width), `mask` (N, L) of
     0 and 1 and `pooled` (N, width): vectors of one caption of each. `groups` (N,): pictures that share a number are
     versions of one thing. `looks` (N,): which of the styles a picture has where its caption leaves that open, else -1.
-    `free` (N,) bool: what may be mirrored.
+    `free` (N,) bool: what may be mirrored. `versions` (N, width): as `pooled`, of another version of each thing (in
+    another style or colour); its own where there is none that it does not fit.
     """
 
     pictures: Tensor
@@ -36,6 +37,7 @@ class PaintingBatch(NamedTuple):
     groups: Tensor
     looks: Tensor | None = None
     free: Tensor | None = None
+    versions: Tensor | None = None
 
 
 def decode_paintings(records: Sequence[Record], side: int) -> Bytes:
@@ -105,6 +107,10 @@ class Captions:
         """Index into `texts`."""
         return self._row[caption_for(self.records[picture], epoch, self.seed)]
 
+    def fits(self, row: int, picture: int) -> bool:
+        """Whether that text is one of the picture's own wordings."""
+        return self.texts[row] in wordings(self.records[picture])
+
 
 def wordings(record: Record) -> list[str]:
     """Every caption of a picture. Raises LimnerError when it has none."""
@@ -136,6 +142,7 @@ class PaintingSampler:
         self.pictures = torch.from_numpy(pictures).to(device)
         names = np.unique([record.group for record in records], return_inverse=True)[1]
         self.groups = torch.from_numpy(names.astype(np.int64))
+        self.members = [np.flatnonzero(names == group) for group in range(names.max(initial=-1) + 1)]
         styles, self.looks = np.unique([record.style for record in records], return_inverse=True)
         self.styles = len(styles)
         self.names = {record.name: row for row, record in enumerate(records)}
@@ -148,13 +155,26 @@ class PaintingSampler:
         pictures = self.pictures[chosen.to(self.device)].permute(0, 3, 1, 2).float().div_(255)
         states, mask, pooled = (part.to(self.device) for part in self.vectors.rows(rows))
         groups = self.groups[chosen].to(self.device)
-        return PaintingBatch(pictures, states, mask, pooled, groups, self.open_looks(rows, drawn), self.free[chosen])
+        versions = self.vectors.rows(self.versions(step, rank, world))[2].to(self.device)
+        looks = self.open_looks(rows, drawn)
+        return PaintingBatch(pictures, states, mask, pooled, groups, looks, self.free[chosen], versions)
 
     def rows(self, step: int, rank: int = 0, world: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Captions and pictures of `step` that fall to `rank`, as indices into `captions.texts` and `pictures`."""
         drawn = [self.drawn(place) for place in range(step * self.size + rank, (step + 1) * self.size, world)]
         rows = [self.captions.row(picture, epoch) for epoch, picture in drawn]
         return np.array(rows, np.int64), np.array([picture for _, picture in drawn], np.int64)
+
+    def versions(self, step: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
+        """As the captions of `rows`, each of another version of the picture's thing; its own where there is none."""
+        drawn = [self.drawn(place) for place in range(step * self.size + rank, (step + 1) * self.size, world)]
+        return np.array([self._version(epoch, picture) for epoch, picture in drawn], np.int64)
+
+    def _version(self, epoch: int, picture: int) -> int:
+        members = self.members[self.groups[picture]]
+        other = int(np.random.default_rng([self.captions.seed, epoch, picture]).choice(members))
+        row = self.captions.row(other, epoch)
+        return self.captions.row(picture, epoch) if self.captions.fits(row, picture) else row
 
     def open_looks(self, rows: NDArray[np.int64], pictures: NDArray[np.int64]) -> Tensor:
         """Which style each picture has where its caption leaves that open, else -1."""

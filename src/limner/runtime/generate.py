@@ -38,6 +38,7 @@ MAX_SEED = 2**63 - 1
 MAX_PICTURES = 1000
 FACTORS = (1, 2, 4)
 AVOIDANCE = 0.5  # how far a negative prompt turns the text vectors; see `away`
+TEXT_ENGINE = "openvino-int8"  # of painters in int8, whatever engine paints: all of them then see the same vectors
 FINEST = ("y",)  # the graph's output, where only the finished picture is wanted
 UPSCALERS = "icons"  # painters without upscalers of their own borrow those of this name
 
@@ -79,7 +80,7 @@ class Painter:
         self.engine = _engine(engine, opened)
         graph = opened.graph(self._precision)
         self._network = Network(self.engine, graph, threads)
-        self.encoder = _encoder(opened, self.engine)
+        self.encoder = _encoder(opened, TEXT_ENGINE if self._precision == "int8" else self.engine)
         self._upscalers: dict[int, Upscaler] = {}
         self._filters: dict[str, safety.PromptFilter] = {}
         self._lock = threading.Lock()

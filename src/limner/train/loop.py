@@ -26,7 +26,6 @@ from limner.errors import LimnerError
 from limner.models import NETWORKS
 from limner.train import checkpoint
 from limner.train.ema import EMA
-from limner.train.memory import keep_freed_memory
 from limner.train.muon import Muon
 from limner.train.objectives.base import Made, Objective
 from limner.train.objectives.code import Coding, Recall
@@ -119,7 +118,6 @@ def launch(config: TrainConfig) -> Fabric:
         raise LimnerError(f"train.batch={config.batch} cannot be shared by {world} processes: use a multiple.")
     if config.threads:
         torch.set_num_threads(config.threads)
-    keep_freed_memory()
     fabric = Fabric(
         accelerator=config.accelerator,
         devices=local or config.devices,

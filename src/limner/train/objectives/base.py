@@ -14,12 +14,14 @@ Judge = Callable[[Tensor], Tensor]
 class Made(NamedTuple):
     """What a step made of a batch. `losses`: weighted, to be added up and descended. `fake`, `real`: what an adversary
     compares; None where there is nothing to judge. `text`: pooled vectors (N, width), for an adversary that reads.
+    `versions`: those of captions of other versions of the same things (PaintingBatch).
     """
 
     losses: dict[str, Tensor]
     fake: Tensor | None = None
     real: Tensor | None = None
     text: Tensor | None = None
+    versions: Tensor | None = None
 
 
 class Objective(Protocol):

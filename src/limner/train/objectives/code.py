@@ -36,7 +36,8 @@ class Coding(Painting):
         text, true = as_text(batch), batch.pictures.contiguous(memory_format=self.memory)
         noise = self.noise(len(true))
         pictures = network.levels(true, noise, text)  # type: ignore[operator]
-        return Made({"pixel": self.pixel(pictures, batch.pictures, noise, text)}, pictures[-1], true, batch.pooled)
+        losses = {"pixel": self.pixel(pictures, batch.pictures, noise, text)}
+        return Made(losses, pictures[-1], true, batch.pooled, batch.versions)
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:

@@ -59,7 +59,7 @@ class Direct(Painting):
         losses = {"pixel": self.pixel(pictures, true, noise, text)}
         if self.match:
             losses |= self.match.losses(pictures[-1], batch._replace(pictures=true))
-        return Made(losses, pictures[-1], true, batch.pooled)
+        return Made(losses, pictures[-1], true, batch.pooled, batch.versions)
 
     def _true(self, batch: PaintingBatch, noise: Tensor) -> Tensor:
         """The pictures of the batch, as that noise asks for them."""

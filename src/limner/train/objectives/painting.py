@@ -140,12 +140,16 @@ class Painting:
         return lambda pictures: critic(augmented(pictures), made.text)
 
     def criticism(self, critic: nn.Module, made: Made) -> dict[str, Tensor]:
-        """A true picture fits its own caption better than another picture's (Reed et al. 2016, algorithm 1)."""
-        weight = self.config.adversarial.mismatch
-        if not weight or made.real is None or made.text is None:
+        """A true picture fits its own caption better than another picture's (Reed et al. 2016, algorithm 1), and better
+        than that of the same thing in another style or colour.
+        """
+        knobs = self.config.adversarial
+        if not knobs.mismatch + knobs.versions or made.real is None or made.text is None:
             return {}
-        own, other = critic(made.real, torch.stack([made.text, made.text.roll(1, 0)]))
-        return {"mismatch": weight * F.softplus(other - own).mean()}
+        same = made.text if made.versions is None else made.versions
+        own, other, version = critic(made.real, torch.stack([made.text, made.text.roll(1, 0), same]))
+        gaps = {"mismatch": (knobs.mismatch, other - own), "versions": (knobs.versions, version - own)}
+        return {name: weight * F.softplus(gap).mean() for name, (weight, gap) in gaps.items() if weight}
 
     def paint(self, network: nn.Module, noise: Tensor, text: Text) -> Tensor:
         """Pictures (N, 4, S, S), as the product paints them."""
