@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from painting_kit import make_icons, tiny_painting
 from torch import Tensor, nn
 
@@ -13,6 +16,7 @@ from limner.config import RunConfig
 from limner.data.records import load_split
 from limner.errors import LimnerError
 from limner.models.painter import Text
+from limner.train.objectives.base import Made
 from limner.train.objectives.direct import Direct, leading
 from limner.train.objectives.painting import as_text, material
 from limner.train.vary import varied
@@ -46,6 +50,24 @@ def test_the_noise_says_the_look_where_the_caption_does_not() -> None:
     assert torch.equal(led[looks < 0], noise[looks < 0])
     assert torch.equal(led[:, :3].mean((2, 3)).argmax(1)[looks >= 0], looks[looks >= 0])
     assert torch.equal(led.sort(1).values, noise.sort(1).values)  # the same numbers, channels changed
+
+
+def test_the_critic_is_asked_about_other_versions_too(tmp_path: Path) -> None:
+    data = make_icons(tmp_path / "icons")
+    config = tiny_painting("direct", data, adversarial={"versions": 0.5, "width": 8})
+    records = [
+        replace(record, group=record.group.rstrip("bdeglnru")) for record in load_split(data, "train", config.data)
+    ]
+    objective = Direct(config, material(config, records, [], tmp_path / "cache", "cpu"), "cpu")
+    torch.manual_seed(0)
+    batch, critic = objective.batch(0, 0, 1), objective.critic()
+    made = Made({}, batch.pictures, batch.pictures, batch.pooled, batch.versions)
+    found = objective.criticism(critic, made)
+    own, version = critic(batch.pictures, torch.stack([batch.pooled, batch.versions]))  # type: ignore[list-item]
+    torch.testing.assert_close(found["versions"], 0.5 * F.softplus(version - own).mean())
+    assert set(found) == {"mismatch", "versions"} and (version != own).any()
+    alone = objective.criticism(critic, made._replace(versions=None))
+    torch.testing.assert_close(alone["versions"], torch.tensor(0.5 * math.log(2)))  # nothing to tell apart
 
 
 def varying(config: RunConfig) -> RunConfig:
