@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from limner import bundle
-from limner.config import PainterConfig
+from limner.config import CodeConfig, PainterConfig
 from limner.errors import LimnerError
+from limner.models.coder import Coder
 from limner.models.painter import Painter, Text
 from limner.runtime.batched import Network
 from limner.train import shipped
@@ -30,7 +31,7 @@ def feeds(network: Painter) -> tuple[torch.Tensor, Text]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("deeper", [{"middle": 2}, {"down": (1, 1)}, {"up": (2, 4)}])
+@pytest.mark.parametrize("deeper", [{"middle": 2}, {"down": (1, 1)}, {"up": (2, 4)}, {"thoughts": 2}])
 def test_a_deeper_painter_begins_as_the_same_one(deeper: dict[str, object]) -> None:
     small, large = painter(), painter(**deeper)
     begin_as(large, small, "small")
@@ -44,6 +45,14 @@ def test_a_painter_without_its_middle_keeps_every_other_block() -> None:
     torch.nn.init.zeros_(whole.middle[0].narrow.bias)  # type: ignore[union-attr, arg-type]
     begin_as(less, whole, "whole")
     torch.testing.assert_close(less(*feeds(less)), whole(*feeds(whole)))
+
+
+def test_a_coder_begins_with_the_trunk_of_what_ships() -> None:
+    source = shipped.painter(bundle.read("icons", bundle.PainterManifest))
+    coder = Coder(CodeConfig(), source.config, source.text_width)
+    warm_start(coder, "icons")
+    ours = coder.painter.state_dict()
+    assert all(torch.equal(weight, ours[name]) for name, weight in source.state_dict().items())
 
 
 @torch.no_grad()

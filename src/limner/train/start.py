@@ -25,6 +25,8 @@ def warm_start(network: nn.Module, init: str) -> None:
     """Begin with the weights of `init`: a run folder, or a bundle by folder or name in the zoo."""
     if isinstance(network, Painter):
         begin_as(network, painter_in(init), init)
+    elif isinstance(network, Coder) and not _of_a_coder(init):
+        begin_as(network.painter, painter_in(init), init)
     elif (Path(init) / CONFIG).is_file() or not isinstance(network, Upscaler):
         if not begin_larger(network, Path(init)):
             load_run_weights(network, Path(init))
@@ -32,12 +34,16 @@ def warm_start(network: nn.Module, init: str) -> None:
         load_bundle_weights(network, bundle.read(init, bundle.UpscalerManifest))
 
 
+def _of_a_coder(init: str) -> bool:
+    return (Path(init) / CONFIG).is_file() and read_config(Path(init)).objective == "code"
+
+
 def painter_in(init: str) -> Painter:
     """The painter of a run folder or of a bundle, or the one that decodes in the run folder of a coder."""
     run = Path(init)
     if not (run / CONFIG).is_file():
         return shipped.painter(bundle.read(init, bundle.PainterManifest))
-    if read_config(run).objective == "code":
+    if _of_a_coder(init):
         return load_network(run, Coder)[1].painter
     return load_painter(run)[1]
 
@@ -46,13 +52,14 @@ def begin_as(network: Painter, other: Painter, source: str) -> None:
     """Take the weights of another painter; a flow becomes a painter of one step by fixing its time at noise alone.
 
     Heads of whole pictures are of no use for detail: where only the new painter is a pyramid, its detail starts at 0.
-    A smaller kernel becomes the middle of a larger one. Of a deeper stage the first blocks are taken; blocks that the
-    other painter lacks begin by passing what they get.
+    A smaller kernel becomes the middle of a larger one. Of a deeper stage the first blocks are taken; blocks and
+    thoughts that the other painter lacks begin by passing what they get.
     """
     if not network.config.timed:
         other.fold()
     own = network.state_dict()
     taken = {name: centred(weight, own[name]) if name in own else weight for name, weight in other.state_dict().items()}
+    taken |= {name: own[name] * 0 for name in own if name.startswith("thoughts.") and name not in taken}
     if depths(network) != depths(other):
         taken = restaged(network, other, taken)
     checkpoint.load_weights(network, taken, source)
