@@ -70,8 +70,8 @@ def cached_states(
 
 
 def open_encoder(model: str | os.PathLike[str]) -> Encoder:
-    """The runtime's encoder for a text bundle, so that training sees the numbers that serving will, but for the rounding
-    of prompts for painters in int8; else a frozen language model.
+    """The runtime's encoder for a text bundle, so that training sees the numbers that serving will, but for rounded
+    prompts of painters in int8; else a frozen language model.
     """
     if str(model) in zoo() or (Path(model) / MANIFEST).is_file():
         return TextEncoder.load(model)
