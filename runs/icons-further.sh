@@ -9,7 +9,8 @@ data=${1:-../shared/data/icons}
 runs=${2:-out/runs}
 begin=${3:-icons} # a bundle's name or folder
 common=(--data "$data" --set "data.captions=$runs/icons-captions.jsonl" --set "text.cache=$runs/text-vectors.sqlite")
-common+=(--set train.precision=bf16-mixed --set data.vary=true)
+common+=(--set train.precision=bf16-mixed --set data.vary=true --set painter.middle=1
+  --set loss.best_of=1 --set adversarial.versions=0)
 limner train icons-vivid --out "$runs/icons-further" "${common[@]}" --set "train.init=$begin" \
   --set train.images=200000 --set train.lr=3e-4 --set adversarial.weight=1 --set adversarial.lr=4e-4 \
   --set adversarial.start_share=0.05 --set adversarial.head_start=0.05

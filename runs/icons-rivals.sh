@@ -17,11 +17,13 @@ emoji='data.styles=["fluent-3d","fluent-color","fluent-flat","fluent-high-contra
 critic=(--set adversarial.cell=2 --set adversarial.width=48 --set adversarial.lr=8e-4)
 
 stages() {
-  limner train icons-code --out "$out/code" "${common[@]}" --set train.images=16000 --set train.lr=1e-3 \
+  local small=(--set painter.middle=1 --set painter.thoughts=1)
+  limner train icons-code --out "$out/code" "${common[@]}" "${small[@]}" --set train.images=16000 --set train.lr=1e-3 \
     --set train.optimizer=adamw
-  limner train icons-recall --out "$out/recall" "${common[@]}" --set "code.run=$out/code" --set "train.init=$out/code" \
-    --set train.images=160000
-  limner train icons-vivid --out "$out/vivid" "${common[@]}" --set "train.init=$out/recall" --set train.images=10000
+  limner train icons-recall --out "$out/recall" "${common[@]}" "${small[@]}" --set "code.run=$out/code" \
+    --set "train.init=$out/code" --set train.images=160000
+  limner train icons-vivid --out "$out/vivid" "${common[@]}" "${small[@]}" --set "train.init=$out/recall" \
+    --set train.images=10000 --set loss.best_of=1 --set adversarial.versions=0 --set adversarial.head_start=0
   limner pack "$out/vivid" --out "$out/stages" --set name=stages --set pack.max_gap=20
 }
 
