@@ -23,8 +23,9 @@ stages() {
   limner train icons-recall --out "$out/recall" "${common[@]}" "${small[@]}" --set "code.run=$out/code" \
     --set "train.init=$out/code" --set train.images=160000
   limner train icons-vivid --out "$out/vivid" "${common[@]}" "${small[@]}" --set "train.init=$out/recall" \
-    --set train.images=10000 --set loss.best_of=1 --set adversarial.versions=0 --set adversarial.head_start=0
-  limner pack "$out/vivid" --out "$out/stages" --set name=stages --set pack.max_gap=20
+    --set train.images=10000 --set train.lr=5e-4 --set loss.best_of=1 --set adversarial.versions=0 \
+    --set adversarial.head_start=0 --set adversarial.start_share=0.01 --set adversarial.weight=2 --set adversarial.lr=8e-4
+  limner pack "$out/vivid" --out "$out/stages" --set name=stages --set pack.max_gap=20 --set pack.alpha_gain=7 --set pack.variety=0
 }
 
 flow() {

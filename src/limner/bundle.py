@@ -123,6 +123,7 @@ class PainterManifest(Manifest):
     text_tokens: int = Field(ge=1, description="length L that the prompt's states are padded or cut to")
     styles: dict[str, str] = Field(default_factory=dict, description="style name -> words that ask for it")
     alpha_gain: float = Field(default=1.0, ge=1, description="contrast that alpha is given around one half; 1: none")
+    variety: float = Field(default=0.0, ge=0, le=1, description="how far a seed moves the pooled vector of its prompt")
     macs: float = Field(gt=0, description="multiply-accumulates per picture")
 
 

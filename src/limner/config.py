@@ -318,6 +318,9 @@ class PackConfig(Section):
     alpha_gain: float = Field(
         default=1.0, ge=1, le=255, description="painters: contrast that alpha is given around one half; 1: none"
     )
+    variety: float = Field(
+        default=0.0, ge=0, le=1, description="painters: length by which a seed moves the pooled vector of its prompt"
+    )
     float_graph: bool = Field(
         default=True, description="painters: the float graph goes into the bundle too; it is four times the size"
     )

@@ -149,6 +149,21 @@ def test_alpha_gain_makes_outlines_firm(folder: Path, painter: Painter) -> None:
         np.testing.assert_array_equal(mine, plain)
 
 
+def test_a_seed_moves_what_a_prompt_says(folder: Path, painter: Painter) -> None:
+    opened = bundle.read(folder, bundle.PainterManifest)
+    varied = Painter(bundle.Bundle(folder, opened.manifest.model_copy(update={"variety": 0.3})), "auto", "int8", 2)
+    plain, moved = ([each.prepare(Request("a red cat", seed)) for seed in (1, 2)] for each in (painter, varied))
+    for before, after in zip(plain, moved, strict=True):
+        np.testing.assert_array_equal(before.noise, after.noise)
+        np.testing.assert_array_equal(before.states, after.states)
+        assert np.linalg.norm(after.pooled) == pytest.approx(1, abs=1e-6)
+        assert before.pooled @ after.pooled == pytest.approx((1 + 0.3**2) ** -0.5, abs=0.15)  # nearly a right angle
+    np.testing.assert_array_equal(plain[0].pooled, plain[1].pooled)
+    assert np.abs(moved[0].pooled - moved[1].pooled).max() > 0.01
+    again = varied.prepare(Request("a red cat", 1))
+    np.testing.assert_array_equal(again.pooled, moved[0].pooled)
+
+
 def test_pieces_are_powers_of_two_and_cover_the_batch() -> None:
     assert pieces(1, 2) == [1]
     assert pieces(32, 2) == [8, 8, 8, 8]

@@ -80,6 +80,7 @@ def _manifest(config: RunConfig, network: Painter, run: Path) -> PainterManifest
         text_tokens=config.text.tokens,
         styles=text["styles"],
         alpha_gain=config.pack.alpha_gain,
+        variety=config.pack.variety,
         graphs={
             "float": Graph(file="float.onnx", dtype="float32"),
             "int8": Graph(file="int8.onnx", dtype="uint8"),

@@ -207,8 +207,11 @@ class Painter:
         if request.negative is not None:
             text = away(text, self.encoder.encode([request.negative]).pooled)
         text = text.fitted(self.manifest.text_tokens)
-        own = noise(int(request.seed), self.manifest.noise)
-        return Prepared(own, text.states[0], text.mask[0].astype(np.float32), text.pooled[0], request.size or self.size)
+        count, pooled = math.prod(self.manifest.noise), text.pooled[0]
+        draws = noise(int(request.seed), (count + len(pooled),))
+        own = draws[:count].reshape(self.manifest.noise)
+        pooled = strayed(pooled, draws[count:], self.manifest.variety)
+        return Prepared(own, text.states[0], text.mask[0].astype(np.float32), pooled, request.size or self.size)
 
     def paint_prepared(self, prepared: Sequence[Prepared]) -> list[Pixels]:
         """The half behind: one run of the network for all, then each to its size. As `paint_batch`."""
@@ -408,6 +411,18 @@ def noise(seed: int, shape: tuple[int, ...]) -> Floats:
     count = math.prod(shape)
     words = np.random.Philox(key=seed).random_raw(-(-count // 4)).astype("<u8")
     return _quantiles()[words.view("<u2")[:count]].reshape(shape)
+
+
+def strayed(pooled: Floats, direction: Floats, distance: float) -> Floats:
+    """A unit vector (width,) moved by `distance` in a `direction` of any length, and brought back to unit length.
+
+    Where a painter knows one picture of a prompt its noise moves little; prompts beside it give other pictures of the
+    thing. Sadat et al. 2024 (CADS) disturb the condition of a diffusion model to the same end.
+    """
+    if not distance:
+        return pooled
+    moved = pooled + np.float32(distance) * direction / np.linalg.norm(direction)
+    return (moved / np.linalg.norm(moved)).astype(np.float32)
 
 
 @cache
