@@ -2,7 +2,7 @@
 # photo-x2, twice the size (separable, 96 channels, 16 blocks). It begins with the trunk of photo-x4, and is widened then.
 # Expected on one core with AVX512-BF16 (an EPYC 9004; leave precision out on others): 10 and 30 minutes, then 12 minutes
 # of quantization-aware training.
-# Expected score (int8, Set5 / Set14 / BSD100): 37.42 / 32.98 / 31.83; the manifest of the bundle holds what `pack` measured.
+# Expected score (int8, Set5 / Set14 / BSD100): 37.42 / 32.99 / 31.83; the manifest of the bundle holds what `pack` measured.
 # The same command resumes. Pictures: photographs whose terms allow commercial use without share-alike.
 set -euo pipefail
 data=${1:-../shared/data/sr}

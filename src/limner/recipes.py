@@ -63,8 +63,8 @@ def photo_x2() -> RunConfig:
         "photo-x2",
         model={"scale": 2, "width": 96, "depth": 16},
         train={"images": 48_000, "lr": 2.5e-3},
-        quantize={"images": 16_000},
-        pack={"int8_tolerance": 1.0, "max_drop": 0.085},
+        quantize={"images": 16_000, "lr": 4e-4},
+        pack={"int8_tolerance": 1.0},
     )
 
 
