@@ -6,7 +6,7 @@
 #
 # BEGIN: a painter (bundle or run) whose trunk the first stage begins with. What ships began with the `icons` that shipped
 # before it, and that one with nothing; from nothing, give the first stage its 64,000 pictures and the second the same time.
-# Its first 38,400 pictures of icons-vivid had adversarial.weight=0.6.
+# The first 38,400 pictures of icons-vivid had adversarial.weight=0.6 where what ships was trained.
 # Expected with BEGIN, on one core with AVX512-BF16 (an EPYC 9004; leave precision out on others): 5 minutes of text vectors,
 # 6 of icons-code at 115 pictures/s, 29 of icons-recall at 1,030, 20 of icons-vivid at 60. The same command resumes.
 # Expected scores: those of the README, `limner evaluate icons`.

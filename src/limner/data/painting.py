@@ -142,7 +142,7 @@ class PaintingSampler:
         self.pictures = torch.from_numpy(pictures).to(device)
         names = np.unique([record.group for record in records], return_inverse=True)[1]
         self.groups = torch.from_numpy(names.astype(np.int64))
-        self.members = [np.flatnonzero(names == group) for group in range(names.max(initial=-1) + 1)]
+        self.members = np.split(np.argsort(names, kind="stable"), np.cumsum(np.bincount(names))[:-1])
         styles, self.looks = np.unique([record.style for record in records], return_inverse=True)
         self.styles = len(styles)
         self.names = {record.name: row for row, record in enumerate(records)}
@@ -155,22 +155,23 @@ class PaintingSampler:
         pictures = self.pictures[chosen.to(self.device)].permute(0, 3, 1, 2).float().div_(255)
         states, mask, pooled = (part.to(self.device) for part in self.vectors.rows(rows))
         groups = self.groups[chosen].to(self.device)
-        versions = self.vectors.rows(self.versions(step, rank, world))[2].to(self.device)
+        others = [self._version(*drawing) for drawing in self.drawings(step, rank, world)]
+        versions = torch.from_numpy(self.vectors.pooled[others].astype(np.float32)).to(self.device)
         looks = self.open_looks(rows, drawn)
         return PaintingBatch(pictures, states, mask, pooled, groups, looks, self.free[chosen], versions)
 
     def rows(self, step: int, rank: int = 0, world: int = 1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Captions and pictures of `step` that fall to `rank`, as indices into `captions.texts` and `pictures`."""
-        drawn = [self.drawn(place) for place in range(step * self.size + rank, (step + 1) * self.size, world)]
+        drawn = self.drawings(step, rank, world)
         rows = [self.captions.row(picture, epoch) for epoch, picture in drawn]
         return np.array(rows, np.int64), np.array([picture for _, picture in drawn], np.int64)
 
-    def versions(self, step: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
-        """As the captions of `rows`, each of another version of the picture's thing; its own where there is none."""
-        drawn = [self.drawn(place) for place in range(step * self.size + rank, (step + 1) * self.size, world)]
-        return np.array([self._version(epoch, picture) for epoch, picture in drawn], np.int64)
+    def drawings(self, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
+        """(epoch, picture) of all of `step` that falls to `rank`."""
+        return [self.drawn(place) for place in range(step * self.size + rank, (step + 1) * self.size, world)]
 
     def _version(self, epoch: int, picture: int) -> int:
+        """A caption of another version of the picture's thing, as `rows` has it; its own where none is another's."""
         members = self.members[self.groups[picture]]
         other = int(np.random.default_rng([self.captions.seed, epoch, picture]).choice(members))
         row = self.captions.row(other, epoch)
