@@ -35,6 +35,13 @@ def test_versions_of_one_thing_are_no_rivals() -> None:
     assert retrieved(pictures, pictures, ["a", "a", "c", "d"], candidates=3).tolist() == [1, 1, 1, 1]
 
 
+def test_prompts_beyond_the_pictures_are_rivals_only() -> None:
+    prompts = np.eye(4, dtype=np.float32)
+    taken = np.array([[1.0, 0, 0, 0], [0, 1, 0, 2]], np.float32)  # the second is taken for the fourth prompt
+    assert retrieved(taken, prompts, ["a", "b", "c", "d"], candidates=4).tolist() == [1, 0]
+    assert retrieved(taken, prompts, ["a", "b", "c", "b"], candidates=3).tolist() == [1, 1]
+
+
 def test_one_picture_for_all_prompts_scores_as_chance(rng: np.random.Generator) -> None:
     prompts = rng.normal(size=(300, 8)).astype(np.float32)
     same = np.repeat(rng.normal(size=(1, 8)).astype(np.float32), 300, 0)

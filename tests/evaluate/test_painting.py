@@ -226,6 +226,19 @@ def test_combinations_have_no_real_pictures_and_no_distances(judges: Judges, ref
     assert rows[0].figures["style"].value > 0.8
 
 
+def test_a_small_table_borrows_rivals_from_the_others(
+    prompts: list[Prompt], judges: Judges, reference: Reference
+) -> None:
+    few = prompts[:40]
+    alone = evaluate({"toy": perfect}, {"style": few}, judges, reference, (0,))
+    beside = evaluate({"toy": perfect}, {"style": few, "seen": prompts[40:]}, judges, reference, (0,))
+    figures = {row.painter: row.figures for row in beside if row.kind == "style"}
+    assert all("r_precision" not in row.figures for row in alone)
+    whole = measure(painted(perfect, prompts, (0,)), prompts, judges, reference)["r_precision"]
+    assert figures["toy"]["r_precision"].value == pytest.approx(whole.value, abs=0.15)
+    assert figures[SHUFFLED]["r_precision"].value < 0.2 < figures["toy"]["r_precision"].value
+
+
 @pytest.mark.parametrize("shape", [(119, 64, 64, 4), (120, 64, 64, 3)])
 def test_painters_that_break_their_contract_are_refused(
     shape: tuple[int, ...], prompts: list[Prompt], judges: Judges, reference: Reference

@@ -143,12 +143,12 @@ def retrieved(
 
     The rivals are drawn from prompts of other `groups`: versions of one thing are no fair rivals. Instead of one draw,
     the chance over all draws is computed: with r of m rivals above the own score, all `candidates` - 1 drawn ones must
-    miss those r. A tie counts against the picture. `pictures`, `prompts`: (N, D), row i belongs to row i.
-    Raises LimnerError when a prompt has too few rivals.
+    miss those r. A tie counts against the picture. `pictures` (N, D), `prompts` (M, D), `groups` (M,): row i belongs to
+    row i, prompts beyond N are rivals only. Raises LimnerError when a prompt has too few rivals.
     """
     scores = pictures @ prompts.T
     names = np.unique(groups, return_inverse=True)[1]
-    rival = names[:, None] != names[None]
+    rival = names[: len(pictures), None] != names[None]
     own = np.diagonal(scores)[:, None]
     if rival.sum(1).min() < candidates - 1:
         raise LimnerError(

@@ -191,8 +191,9 @@ def evaluate(
     for kind, prompts in tables.items():
         if not prompts:
             raise LimnerError(f"the table of {kind} prompts is empty; give records that it can be built from.")
+        rivals = [prompt for other in tables.values() if other is not prompts for prompt in other]
         for name, pictures in _shown(painters, prompts, judges, reference, seeds):
-            rows.append(Row(name, kind, len(prompts), measure(pictures, prompts, judges, reference)))
+            rows.append(Row(name, kind, len(prompts), measure(pictures, prompts, judges, reference, rivals)))
             advance()
     return rows
 
@@ -223,21 +224,27 @@ def painted(paint: Paint, prompts: Sequence[Prompt], seeds: Sequence[int]) -> Pi
     return np.stack(pictures)
 
 
-def measure(pictures: Pixels, prompts: Sequence[Prompt], judges: Judges, reference: Reference) -> dict[str, Interval]:
+def measure(
+    pictures: Pixels,
+    prompts: Sequence[Prompt],
+    judges: Judges,
+    reference: Reference,
+    rivals: Sequence[Prompt] = (),
+) -> dict[str, Interval]:
     """All figures of (K, N, H, W, 4) pictures, K versions of one picture for each of N prompts.
 
-    Intervals are over prompts; versions are averaged first. R-precision (of tables that have enough rivals for
-    every prompt), style and colour words are shares in 0..1,
-    colour only over the prompts that name one. Own-KID and own-FD are against the held-out pictures (concept tables
-    only: combinations show other things). Sharpness is gradient energy over that of real pictures of the same style.
-    Diversity, for K > 1, is the distance of versions over that of unrelated real pictures of one style. Copies: the
-    share that lies nearer to a training picture than 95 % of real held-out pictures do.
+    Intervals are over prompts; versions are averaged first. R-precision, style and colour words are shares in 0..1,
+    colour only over the prompts that name one. In a table that is too small for R-precision, `rivals` from other
+    tables stand beside its own prompts; without enough of them there is none. Own-KID and own-FD are against the
+    held-out pictures (concept tables only: combinations show other things). Sharpness is gradient energy over that
+    of real pictures of the same style. Diversity, for K > 1, is the distance of versions over that of unrelated
+    real pictures of one style. Copies: the share that lies nearer to a training picture than 95 % of real held-out
+    pictures do.
     """
     features = np.stack([judges.space.features(each) for each in pictures])
-    most = Counter(prompt.group for prompt in prompts).most_common(1)[0][1]
-    rivals = len(prompts) - most >= CANDIDATES - 1
+    candidates = [*prompts, *(rivals if _spare(prompts) < 0 else ())]
     figures = {
-        **({"r_precision": of_mean(_precision(pictures, prompts, judges))} if rivals else {}),
+        **({"r_precision": of_mean(_precision(pictures, candidates, judges))} if _spare(candidates) >= 0 else {}),
         "style": of_mean(_style(features, prompts, judges)),
         "colour": of_mean(_colour(pictures, prompts)),
         "sharpness": _sharpness(pictures, prompts, reference),
@@ -250,7 +257,13 @@ def measure(pictures: Pixels, prompts: Sequence[Prompt], judges: Judges, referen
     return {name: figures[name] for name in FIGURES if name in figures and not math.isnan(figures[name].value)}
 
 
+def _spare(candidates: Sequence[Prompt]) -> int:
+    """How many more rivals than R-precision draws there are for every prompt; negative where some has too few."""
+    return len(candidates) - max(Counter(prompt.group for prompt in candidates).values()) - (CANDIDATES - 1)
+
+
 def _precision(pictures: Pixels, prompts: Sequence[Prompt], judges: Judges) -> NDArray[np.float64]:
+    """(N,) for (K, N, H, W, 4) pictures of the first N prompts."""
     text = judges.matcher.prompts(judges.embed([prompt.text for prompt in prompts]))
     groups = [prompt.group for prompt in prompts]
     return np.mean([retrieved(judges.matcher.pictures(each), text, groups) for each in pictures], axis=0)
