@@ -174,7 +174,14 @@ def icons_code() -> RunConfig:
         },
         loss={"best_of": 1},
         adversarial={"weight": 0.0},
-        train={"images": 64_000, "batch": 64, "optimizer": "muon", "checkpoint_every": 16_000, "sample_every": 32_000},
+        train={
+            "images": 320_000,
+            "batch": 64,
+            "optimizer": "muon",
+            "lr": 2e-3,
+            "checkpoint_every": 16_000,
+            "sample_every": 64_000,
+        },
     )
 
 
@@ -186,7 +193,7 @@ def icons_recall() -> RunConfig:
         top={"objective": "recall"},
         loss={"best_of": 2},
         train={
-            "images": 1_800_000,
+            "images": 1_500_000,
             "batch": 256,
             "optimizer": "adamw",
             "lr": 1.5e-3,
@@ -210,17 +217,17 @@ def icons_vivid() -> RunConfig:
         adversarial={
             "weight": 1.0,
             "start_share": 0.0,
-            "head_start": 0.09,
+            "head_start": 0.05,
             "cell": 2,
             "width": 48,
-            "lr": 5e-4,
+            "lr": 1e-3,
             "versions": 1.0,
         },
-        pack={"alpha_gain": 3.0, "variety": 0.15, "float_graph": False},
+        pack={"alpha_gain": 1.5, "variety": 0.15, "float_graph": False},
         train={
-            "images": 72_000,
+            "images": 144_000,
             "batch": 32,
-            "lr": 3e-4,
+            "lr": 4e-4,
             "optimizer": "adamw",
             "warmup": 1_600,
             "checkpoint_every": 6_400,

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from training_kit import tiny
+from training_kit import TWO_PROCESSES, start, tiny
 
-from limner.config import PainterConfig, RunConfig
+from limner.config import PainterConfig
 from limner.data.records import load_split
 from limner.errors import LimnerError
 from limner.models.painter import Painter, Text
@@ -49,24 +46,6 @@ def test_a_run_learns_and_leaves_its_record(pictures: Path, tmp_path: Path) -> N
     assert json.loads((run / "sources.json").read_text())["sources"][0]["pictures"] >= 1
 
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-from limner.config import parse
-from limner.train.loop import train
-train(parse(json.load(open(sys.argv[1])), "test"), Path(sys.argv[2]), Path(sys.argv[3]))
-"""
-
-
-def start(config: RunConfig, pictures: Path, run: Path, *launcher: str) -> subprocess.Popen[bytes]:
-    path = run.with_suffix(".json")
-    path.write_text(config.model_dump_json())
-    script = run.with_suffix(".py")
-    script.write_text(SCRIPT)
-    command = [sys.executable, *launcher, str(script), str(path), str(pictures), str(run)]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
 def test_kill_nine_resumes_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
     config = tiny(train={"images": 240}, adversarial={"weight": 0.01, "width": 4, "start_share": 0.2})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -96,8 +75,7 @@ def test_two_processes_learn_as_one(pictures: Path, tmp_path: Path) -> None:
     config = tiny(train={"images": 400, "log_every": 4, "channels_last": False, "accelerator": "cpu"})
     one, two = tmp_path / "one", tmp_path / "two"
     assert start(config, pictures, one).wait(timeout=300) == 0
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    assert start(config, pictures, two, *launcher).wait(timeout=300) == 0
+    assert start(config, pictures, two, *TWO_PROCESSES).wait(timeout=300) == 0
     single = [line["pixel"] for line in stats(one) if "pixel" in line]
     double = [line["pixel"] for line in stats(two) if "pixel" in line]
     assert len(single) == len(double) == 100

@@ -62,7 +62,8 @@ def train(config: RunConfig, data: Path, out: Path) -> None:
 
     Raises LimnerError when the data does not do, when `out` holds a run with other settings, or when the loss is NaN.
     """
-    fabric = launch(config.train)
+    # Each stage of a painter trains a part of it: the rest must not be waited for.
+    fabric = launch(config.train, partial_use=config.task == "generate")
     records = load_split(data, "train", config.data, config.data.captions)
     records = own_half(records) if config.objective == "match" else records
     if fabric.is_global_zero:
@@ -111,8 +112,10 @@ def open_selected(data: Path, config: RunConfig) -> list[Record]:
     return select(open_records(data, config.data, config.data.captions), config.data)
 
 
-def launch(config: TrainConfig) -> Fabric:
-    """A Fabric for this process: plain, or DDP when torchrun started several."""
+def launch(config: TrainConfig, partial_use: bool = False) -> Fabric:
+    """A Fabric for this process: plain, or DDP when torchrun started several. `partial_use`: a step may leave some
+    parameters without gradient.
+    """
     world, local = int(os.environ.get("WORLD_SIZE") or config.devices), int(os.environ.get("LOCAL_WORLD_SIZE") or 0)
     if config.batch % world:
         raise LimnerError(f"train.batch={config.batch} cannot be shared by {world} processes: use a multiple.")
@@ -122,7 +125,7 @@ def launch(config: TrainConfig) -> Fabric:
         accelerator=config.accelerator,
         devices=local or config.devices,
         num_nodes=world // (local or config.devices),
-        strategy="ddp" if world > 1 else "auto",
+        strategy=("ddp_find_unused_parameters_true" if partial_use else "ddp") if world > 1 else "auto",
         precision=config.precision,
     )
     fabric.launch()
@@ -194,6 +197,9 @@ class Learner(Generic[Network]):
         self.memory = torch.channels_last if plan.channels_last else torch.contiguous_format
         self.shadow = copy.deepcopy(network).eval().to(fabric.device)
         self.raw = network.to(memory_format=self.memory)  # type: ignore[call-overload]
+        for name, parameter in network.named_parameters():
+            if not objective.trains(name):
+                parameter.requires_grad_(False)
         optimizer = OPTIMIZERS[plan.optimizer](
             network.parameters(), plan.lr, betas=(0.9, plan.beta2), weight_decay=plan.weight_decay
         )

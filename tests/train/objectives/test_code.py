@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from painting_kit import PAINTER, make_icons, tiny_painting
+from training_kit import TWO_PROCESSES, start
 
 from limner.config import RunConfig
 from limner.errors import LimnerError, UsageError
 from limner.models.coder import Coder, PictureEncoder
 from limner.models.painter import Painter, Text
+from limner.recipes import tuned
 from limner.train.loop import train
 from limner.train.runs import load_network, load_painter
 from limner.train.start import painter_in
@@ -99,6 +101,34 @@ def test_a_painter_goes_on_from_what_it_recalls(coder: Path, icons: Path, tmp_pa
     train(settings, icons, tmp_path / "direct")
     before, after = (load_network(tmp_path / name, Painter)[1] for name in ("recall", "direct"))
     torch.testing.assert_close(after.imagine.weight, before.imagine.weight, atol=1e-6, rtol=0)
+
+
+def test_every_stage_trains_its_own_part(coder: Path, icons: Path, tmp_path: Path) -> None:
+    def moved(before: Painter, after: Painter) -> set[str]:
+        old = dict(before.named_parameters())
+        return {name.split(".")[0] for name, weight in after.named_parameters() if not torch.equal(weight, old[name])}
+
+    settings = config("recall", icons, {"run": str(coder)}, images=16, lr=1e-2, init=str(coder))
+    train(settings, icons, tmp_path / "recall")
+    trunk = painter_in(str(coder))
+    assert moved(trunk, load_painter(tmp_path / "recall")[1]) == {"recall", "thoughts", "imagine", "mood"}
+    train(config("code", icons, images=16, lr=1e-2, init=str(coder)), icons, tmp_path / "code")
+    assert {"recall", "thoughts", "imagine"}.isdisjoint(moved(trunk, painter_in(str(tmp_path / "code"))))
+
+
+@pytest.mark.slow
+def test_every_stage_runs_in_two_processes(icons: Path, tmp_path: Path) -> None:
+    code, recall, vivid = (tmp_path / name for name in ("code", "recall", "vivid"))
+    critic = {"weight": 0.5, "start_share": 0.0, "versions": 1.0}
+    stages = (
+        (config("code", icons), code),
+        (config("recall", icons, {"run": str(code)}, init=str(code)), recall),
+        (tuned(config("direct", icons, init=str(recall), precision="bf16-mixed"), adversarial=critic), vivid),
+    )
+    for settings, run in stages:
+        assert start(settings, icons, run, *TWO_PROCESSES).wait(timeout=300) == 0
+    assert losses(vivid, "critic") and losses(recall, "code")
+    assert load_painter(vivid)[0].objective == "direct"
 
 
 def test_a_recall_without_its_coder(coder: Path, icons: Path, tmp_path: Path) -> None:

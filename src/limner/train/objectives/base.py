@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -40,6 +40,10 @@ class Objective(Protocol):
         """`share`: how much of the run is done, in 0..1."""
         ...
 
+    def trains(self, name: str) -> bool:
+        """Whether the parameter of that name learns; the others keep what they began with."""
+        ...
+
     def critic(self) -> nn.Module:
         """A new adversary."""
         ...
@@ -55,3 +59,13 @@ class Objective(Protocol):
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
         """Scores of the averaged network in eval mode, and a picture of what it does in the PNG `sheet`."""
         ...
+
+
+def unwatched(pictures: Sequence[Tensor]) -> list[Tensor]:
+    """The same pictures, the last one as a tensor of its own.
+
+    Fabric watches what its wrapper returns: in mixed precision and several processes nothing but its own `backward` may
+    ask for the gradient there, and `step.balanced` does.
+    """
+    *coarse, finest = pictures
+    return [*coarse, finest.view_as(finest)]

@@ -20,7 +20,7 @@ from limner.data.painting import PaintingBatch
 from limner.errors import LimnerError
 from limner.models.coder import Coder
 from limner.models.painter import Text
-from limner.train.objectives.base import Made
+from limner.train.objectives.base import Made, unwatched
 from limner.train.objectives.direct import leading
 from limner.train.objectives.painting import CHUNK, Material, Painting, as_text
 from limner.train.progress import progress_bar
@@ -29,13 +29,19 @@ from limner.train.sheets import save_sheet
 SHOWN = 36
 
 
+RECALLING = {"recall", "thoughts", "imagine"}  # what stands between the text and the code
+
+
 class Coding(Painting):
     """Pictures to codes and back, judged at every level."""
+
+    def trains(self, name: str) -> bool:
+        return not RECALLING & set(name.split("."))
 
     def made(self, network: nn.Module, batch: PaintingBatch, share: float) -> Made:
         text, true = as_text(batch), batch.pictures.contiguous(memory_format=self.memory)
         noise = self.noise(len(true))
-        pictures = network.levels(true, noise, text)  # type: ignore[operator]
+        pictures = unwatched(network.levels(true, noise, text))  # type: ignore[operator]
         losses = {"pixel": self.pixel(pictures, batch.pictures, noise, text)}
         return Made(losses, pictures[-1], true, batch.pooled, batch.versions)
 
@@ -68,6 +74,9 @@ class Recall(Painting):
     """
 
     methods: tuple[str, ...] = ("recalled",)
+
+    def trains(self, name: str) -> bool:
+        return bool({*RECALLING, "mood"} & set(name.split(".")))
 
     def __init__(self, config: RunConfig, found: Material, device: torch.device | str) -> None:
         super().__init__(config, found, device)

@@ -14,7 +14,7 @@ from limner.data.painting import PaintingBatch
 from limner.errors import LimnerError
 from limner.models.painter import Text
 from limner.train.matching import Match
-from limner.train.objectives.base import Made
+from limner.train.objectives.base import Made, unwatched
 from limner.train.objectives.painting import Material, Painting, as_text
 from limner.train.vary import LATENTS, varied
 
@@ -55,7 +55,7 @@ class Direct(Painting):
         text = as_text(batch)
         noise = self._noise(network, text, batch)
         true = self._true(batch, noise)
-        pictures = network.levels(noise, text)  # type: ignore[operator]
+        pictures = unwatched(network.levels(noise, text))  # type: ignore[operator]
         losses = {"pixel": self.pixel(pictures, true, noise, text)}
         if self.match:
             losses |= self.match.losses(pictures[-1], batch._replace(pictures=true))

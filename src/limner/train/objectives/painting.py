@@ -130,6 +130,9 @@ class Painting:
             return total
         return (1 - loss.distill) * total + loss.distill * level_by_level(pictures, self.teacher(noise, text), loss)
 
+    def trains(self, name: str) -> bool:
+        return True
+
     def critic(self) -> nn.Module:
         knobs = self.config.adversarial
         return PaintingCritic(knobs.width, self.config.text.width, knobs.cell)

@@ -14,7 +14,7 @@ from limner.data.painting import PaintingBatch
 from limner.errors import LimnerError
 from limner.models.painter import Text
 from limner.train.matching import Match
-from limner.train.objectives.base import Made
+from limner.train.objectives.base import Made, unwatched
 from limner.train.objectives.painting import Material, Painting, encode
 from limner.train.pairs import noises, read_pairs
 
@@ -59,7 +59,7 @@ class Student(Painting):
         return pictures.permute(0, 3, 1, 2).float().div_(255)
 
     def made(self, network: nn.Module, batch: StudentBatch, share: float) -> Made:  # type: ignore[override]
-        pictures = network.levels(batch.noise, batch.text)  # type: ignore[operator]
+        pictures = unwatched(network.levels(batch.noise, batch.text))  # type: ignore[operator]
         losses = {"pixel": self.pixel(pictures, batch.taught, batch.noise, batch.text)}
         if self.match:
             losses |= self.match.losses(pictures[-1], batch.real)

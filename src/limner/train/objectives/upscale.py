@@ -12,7 +12,7 @@ from limner.config import RunConfig
 from limner.data.batches import Batch, CropSampler
 from limner.models.discriminator import Discriminator
 from limner.train.losses import multilevel
-from limner.train.objectives.base import Judge, Made
+from limner.train.objectives.base import Judge, Made, unwatched
 from limner.train.samples import HeldOut, validate
 
 Teacher = Callable[[Tensor], Tensor]
@@ -38,7 +38,7 @@ class Upscale:
         return self.sampler.batch(step, rank, world)
 
     def made(self, network: nn.Module, batch: Batch, share: float) -> Made:
-        pictures = network.levels(batch.low.contiguous(memory_format=self.memory))  # type: ignore[operator]
+        pictures = unwatched(network.levels(batch.low.contiguous(memory_format=self.memory)))  # type: ignore[operator]
         return Made({"pixel": self._pixel(pictures, batch, share)}, pictures[-1], batch.high)
 
     def _pixel(self, pictures: list[Tensor], batch: Batch, share: float) -> Tensor:
@@ -48,6 +48,9 @@ class Upscale:
         if self.teacher is None:
             return total
         return (1 - loss.distill) * total + loss.distill * multilevel(pictures, self.teacher(batch.low), loss, only_l2)
+
+    def trains(self, name: str) -> bool:
+        return True
 
     def critic(self) -> nn.Module:
         return Discriminator(self.config.adversarial.width, self.config.model.channels)
