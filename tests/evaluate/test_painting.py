@@ -192,6 +192,14 @@ def test_the_floor_is_small_and_needs_as_many_pictures(
     assert level.own_fd.value < 0.5 * blank["own_fd"].value
 
 
+def test_what_is_drawn_of_a_style_depends_on_no_other(reference: Reference) -> None:
+    one, other = sorted(set(reference.training.styles.tolist()))[:2]
+    alone = reference.sample([one] * 5, seed=3)
+    np.testing.assert_array_equal(reference.sample([other, one] * 5, seed=3)[1::2], alone)
+    assert set(reference.training.styles[alone]) == {one} and len(set(alone)) == 5
+    assert not np.array_equal(reference.sample([one] * 5, seed=4), alone)
+
+
 def test_the_report_has_baselines_intervals_and_no_strangers_names(
     prompts: list[Prompt], judges: Judges, reference: Reference
 ) -> None:

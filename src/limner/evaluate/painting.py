@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -130,10 +131,12 @@ class Reference:
         return float(features.mean()), float(np.linalg.norm(apart, axis=1).mean())
 
     def sample(self, styles: Sequence[str], seed: int) -> NDArray[np.intp]:
-        """Rows of training pictures, one of each of these styles."""
-        random = np.random.default_rng(seed)
+        """Rows of training pictures, one of each of these styles. What is drawn of a style depends on no other."""
         rows = {
-            style: random.permutation(np.flatnonzero(self.training.styles == style)).tolist() for style in set(styles)
+            style: np.random.default_rng([seed, zlib.crc32(style.encode())])
+            .permutation(np.flatnonzero(self.training.styles == style))
+            .tolist()
+            for style in set(styles)
         }
         return np.array([rows[style].pop() for style in styles])
 
@@ -327,7 +330,7 @@ class Floor:
     own_fd: Interval
 
 
-def floor(prompts: Sequence[Prompt], reference: Reference, draws: int = 20) -> Floor:
+def floor(prompts: Sequence[Prompt], reference: Reference, draws: int = 100) -> Floor:
     """The real-vs-real floor for a concept table. Raises KeyError for a style that the training pictures lack."""
     styles = [prompt.style for prompt in prompts]
     samples = [reference.features[reference.sample(styles, seed)] for seed in range(draws)]
