@@ -25,14 +25,16 @@ PAINTER_HEADS = {
         ["icons, int8", "batch", "threads", "ms", "ms, cold", "pictures/s"],
         "Painting, validation split: concepts seen in training in new wording, concepts never seen, and combinations "
         "that no picture of the data shows (recoloured ones, `data.recolour`, may). Real pictures are the ceiling, "
-        "`retrieval` paints nothing and shows the training picture with the nearest caption.",
+        "`retrieval` paints nothing and shows the training picture with the nearest caption. `style` has fewer than "
+        "100 prompts: its R-precision takes rivals from the other tables.",
     ),
     "README.zh-CN.md": (
         ["提示词", "", "R-precision（100 选 1）", "风格", "颜色", "own-KID x100", "锐度", "多样性", "复制"],
         ["icons，int8", "批量", "线程", "毫秒", "毫秒，冷缓存", "张/秒"],
         "绘画，验证集：训练中见过的概念换一种说法、从未见过的概念，以及数据图片中没有的组合"
         "（改色图片 `data.recolour` 中可能有）。"
-        "真实图片是上限；`retrieval` 不作画，只给出说明文字最接近的训练图片。",
+        "真实图片是上限；`retrieval` 不作画，只给出说明文字最接近的训练图片。`style` 的提示词不足 100 条，"
+        "它的 R-precision 从其他表中借用干扰项。",
     ),
 }
 SERVER_HEADS = {

@@ -18,4 +18,5 @@ limner train icons-vivid --out "$runs/icons-further" "${common[@]}" --set "train
 limner train icons-vivid --out "$runs/icons-settled" "${common[@]}" --set "train.init=$runs/icons-further" \
   --set train.images=8000 --set train.lr=1e-4 --set adversarial.weight=0
 limner blend "$runs/icons-settled" "$runs/icons-further" --share 0.5 --out "$runs/icons-blend"
-limner pack "$runs/icons-blend" --out "$runs/icons-blend-bundle" --data "$data"
+limner pack "$runs/icons-blend" --out "$runs/icons-blend-bundle" --data "$data" \
+  --set pack.alpha_gain=7 --set pack.variety=0

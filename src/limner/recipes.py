@@ -213,7 +213,7 @@ def icons_vivid() -> RunConfig:
         top={"objective": "direct"},
         data={"upright": ("symbols", "flags", "extras-unicode", "travel-places/time")},
         loss={"best_of": 2},
-        # A stronger critic throws away in minutes what was recalled (docs/log.md, 2026-11-27).
+        # A weight of 2 throws away in minutes what was recalled (docs/log.md, 2026-11-27).
         adversarial={
             "weight": 1.0,
             "start_share": 0.0,
