@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import judging_kit
@@ -11,7 +12,7 @@ from PIL import Image, ImageFilter
 from scipy.linalg import sqrtm
 
 from limner.errors import LimnerError
-from limner.evaluate.distribution import frechet, kid, load_features, mmd
+from limner.evaluate.distribution import FEATURES, frechet, load_features, mmd, over_encoders
 from limner.evaluate.painting import Judges
 
 
@@ -37,23 +38,23 @@ def test_mmd_follows_its_equation(rng: np.random.Generator) -> None:
     assert mmd(ours, real) == pytest.approx(within + within_real - 2 * across, rel=1e-5)
 
 
-def test_kid_is_unbiased_at_any_size(rng: np.random.Generator) -> None:
-    """Zero on average for one distribution, where the biased estimate would grow as the subsets shrink."""
+def test_mmd_is_unbiased_at_any_size(rng: np.random.Generator) -> None:
+    """Zero on average for one distribution, where the biased estimate would grow as the samples shrink."""
     for size in (10, 80):
-        draws = [kid(*rng.normal(size=(2, 200, 8)).astype(np.float32), subsets=20, size=size).value for _ in range(30)]
-        assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(30) + 0.005
+        draws = [mmd(*rng.normal(size=(2, size, 8)).astype(np.float32)) for _ in range(300)]
+        assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(300)
 
 
-def test_the_standard_error_falls_with_the_number_of_subsets(rng: np.random.Generator) -> None:
-    ours, real = rng.normal(size=(2, 400, 8)).astype(np.float32)
-    few, many = kid(ours, real, 20, 50), kid(ours, real, 320, 50)
-    assert 2.5 < few.error / many.error < 6
+def test_a_distance_over_encoders_is_the_mean_of_theirs(rng: np.random.Generator) -> None:
+    ours, real = (rng.normal(shift, 1, (40, 2 * FEATURES)).astype(np.float32) for shift in (0, 0.5))
+    parts = [mmd(ours[:, :FEATURES], real[:, :FEATURES]), mmd(ours[:, FEATURES:], real[:, FEATURES:])]
+    assert over_encoders(mmd, ours, real) == pytest.approx(np.mean(parts))
 
 
 def test_two_pictures_are_needed() -> None:
     one = np.zeros((1, 8), np.float32)
     with pytest.raises(LimnerError, match="own-KID of 1 and 1"):
-        kid(one, one)
+        mmd(one, one)
     with pytest.raises(LimnerError, match="own-FD of 1 and 1"):
         frechet(one, one)
 
@@ -88,6 +89,20 @@ def test_styles_of_unseen_toys_are_told(judges: Judges, judge_folder: Path) -> N
     assert np.mean([ours == record.style for ours, record in zip(told, records, strict=True)]) > 0.9
     again = load_features(judge_folder / "features")
     np.testing.assert_array_equal(again.features(pictures[:5]), judges.space.features(pictures[:5]))
+
+
+def test_encoders_of_a_judge_differ(judges: Judges) -> None:
+    features = judges.space.features(judging_kit.toys("validation", 1)[1])
+    parts = np.split(features, features.shape[1] // FEATURES, axis=1)
+    assert len(parts) == 3 and not np.allclose(parts[0], parts[1], atol=0.1)
+
+
+def test_a_judge_of_an_earlier_version_is_refused(judge_folder: Path, tmp_path: Path) -> None:
+    facts = json.loads((judge_folder / "features" / "judge.json").read_text("utf-8"))
+    del facts["members"]
+    (tmp_path / "judge.json").write_text(json.dumps(facts), "utf-8")
+    with pytest.raises(LimnerError, match="earlier version; train it again"):
+        load_features(tmp_path)
 
 
 def test_features_of_its_own_lessons_are_standardized(judges: Judges) -> None:

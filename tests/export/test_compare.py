@@ -71,8 +71,8 @@ def test_painters_are_measured_against_held_out_pictures(tmp_path: Path, monkeyp
     table = data / "metadata.jsonl"
     table.write_text(table.read_text("utf-8").replace("validation", "test"), "utf-8")
     torch.manual_seed(0)
-    network = FeatureNetwork(12, 1, 8).eval()
-    space = FeatureSpace(network, ("flat",), np.zeros(128, np.float32), np.ones(128, np.float32))
+    network = FeatureNetwork(12, 1, 8, members=2).eval()
+    space = FeatureSpace(network, ("flat",), np.zeros(256, np.float32), np.ones(256, np.float32))
     monkeypatch.setattr(comparing, "load_features", lambda folder: space)
     measure = by_features(data, tmp_path, DataConfig())
 

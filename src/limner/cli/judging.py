@@ -15,12 +15,13 @@ Which = Literal["features", "matcher"]
 
 
 def judge(
-    which: Annotated[Which, typer.Argument(help="The feature encoder of own-KID, or the matcher of R-precision.")],
+    which: Annotated[Which, typer.Argument(help="The feature encoders of own-KID, or the matcher of R-precision.")],
     *,
     data: Annotated[Path, typer.Option(metavar="DIR", help="Captioned pictures, 64x64.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Judge folder; one that is there is resumed.")],
     text: Annotated[str, typer.Option(metavar="MODEL", help="Text bundle or Hugging Face model that reads captions.")],
     images: Annotated[int, typer.Option(min=1, help="Pictures to learn from, in all.")] = 150_000,
+    seed: Annotated[int, typer.Option(min=0, help="Another gives another judge: how far do they agree?")] = 0,
     exclude_license: Annotated[
         list[str] | None, typer.Option(metavar="TERM", help="Terms that painters may not learn from. Repeatable.")
     ] = None,
@@ -39,7 +40,10 @@ def judge(
     with console.progress("pictures") as bar:
         task = bar.add_task(which, total=images)
         study.TRAINERS[which](
-            lessons, JudgeConfig(images=images), out, lambda done, _: bar.update(task, completed=min(done, images))
+            lessons,
+            JudgeConfig(images=images, seed=seed),
+            out,
+            lambda done, _: bar.update(task, completed=min(done, images)),
         )
     console.log().print(f"trained {out}")
 

@@ -6,6 +6,7 @@ literature, whose feature network we do not use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,11 @@ from limner.evaluate.judges import (
 )
 
 FEATURES = 128
+MEMBERS = 3
 _CHUNK = 256
 
 Features = NDArray[np.float32]
+Distance = Callable[[Features, Features], float]
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -44,7 +47,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class FeatureNetwork(Judge):
+class Encoder(nn.Module):
     """Pictures (N, 3, S, S) in 0..1 -> features (N, 128), which must tell caption and style. Dense 3x3 layers."""
 
     def __init__(self, text_width: int, styles: int, width: int) -> None:
@@ -72,9 +75,36 @@ class FeatureNetwork(Judge):
         return (1 - fit).mean() + 0.3 * F.cross_entropy(self.to_style(features), batch.styles)
 
 
+class FeatureNetwork(Judge):
+    """Several encoders that began differently: pictures (N, 3, S, S) in 0..1 -> their features, (N, 128 * members).
+
+    What one encoder says of a painter depends on the seed it began with (docs/log.md, 2026-11-30); side by side they
+    say the same more often.
+    """
+
+    def __init__(self, text_width: int, styles: int, width: int, members: int = MEMBERS) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(Encoder(text_width, styles, width) for _ in range(members))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return torch.cat([member(pictures) for member in self.members], 1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The sum of what its members lose: each learns as it would alone."""
+        return torch.stack([member.loss(batch) for member in self._encoders()]).sum()
+
+    def styles(self, features: Tensor) -> Tensor:
+        """Mean logits (N, styles) of features (N, 128 * members)."""
+        parts = zip(self._encoders(), features.split(FEATURES, 1), strict=True)
+        return torch.stack([member.to_style(F.relu(part)) for member, part in parts]).mean(0)
+
+    def _encoders(self) -> list[Encoder]:
+        return [member for member in self.members if isinstance(member, Encoder)]
+
+
 @dataclass(frozen=True)
 class FeatureSpace:
-    """A trained encoder. `mean` and `scale` (128,) standardize: zero mean and unit spread over its own lessons."""
+    """Trained encoders, D = 128 * members. `mean` and `scale` (D,) standardize: zero mean, unit spread over lessons."""
 
     network: FeatureNetwork
     styles: tuple[str, ...]
@@ -86,20 +116,20 @@ class FeatureSpace:
         return torch.cat([self.network(part) for part in to_tensor(on_white(pictures)).split(_CHUNK)])
 
     def features(self, pictures: Pixels) -> Features:
-        """RGBA (N, S, S, 4) uint8 -> standardized features (N, 128)."""
+        """RGBA (N, S, S, 4) uint8 -> standardized features (N, D)."""
         return (self._raw(pictures).numpy() - self.mean) / self.scale
 
     @torch.no_grad()
     def style(self, features: Features) -> list[str]:
-        """The most likely style for each row of standardized features (N, 128)."""
+        """The most likely style for each row of standardized features (N, D)."""
         raw = torch.from_numpy(features * self.scale + self.mean)
-        return [self.styles[i] for i in self.network.to_style(F.relu(raw)).argmax(1).tolist()]
+        return [self.styles[i] for i in self.network.styles(raw).argmax(1).tolist()]
 
 
 def train_features(
     data: Lessons, config: JudgeConfig, folder: Path, advance: Advance = lambda *_: None
 ) -> FeatureSpace:
-    """Train a feature encoder on `data`, or go on with the one begun in `folder`, and keep it there."""
+    """Train feature encoders on `data`, or go on with those begun in `folder`, and keep them there."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     network = FeatureNetwork(data.text.shape[1], len(data.style_names), config.width)
@@ -109,6 +139,7 @@ def train_features(
     facts = {
         "kind": "feature encoder",
         "text_width": data.text.shape[1],
+        "members": len(network.members),
         "pictures": len(data.pictures),
         "styles": data.style_names,
         "mean": raw.mean(0).tolist(),
@@ -120,42 +151,26 @@ def train_features(
 
 
 def load_features(folder: Path) -> FeatureSpace:
-    """The encoder that `train_features` kept. Raises LimnerError when `folder` holds none, or a damaged one."""
+    """The encoders that `train_features` kept. Raises LimnerError when `folder` holds none, or a damaged one."""
     found = about(folder, "feature encoder")
-    network = FeatureNetwork(found["text_width"], len(found["styles"]), found["config"]["width"])
+    if "members" not in found:
+        raise LimnerError(f"{folder}: a single encoder, of an earlier version; train it again with runs/judges.sh.")
+    shape = found["text_width"], len(found["styles"]), found["config"]["width"]
+    network = FeatureNetwork(*shape, found["members"])
     fill(network, read_tensors(folder / WEIGHTS)[0], folder / WEIGHTS)
     network.eval()
     mean, scale = (np.array(found[key], np.float32) for key in ("mean", "scale"))
     return FeatureSpace(network, tuple(found["styles"]), mean, scale)
 
 
-@dataclass(frozen=True)
-class Kid:
-    """Own-KID, and its standard error over the subsets."""
-
-    value: float
-    error: float
-
-
-def kid(ours: Features, real: Features, subsets: int = 50, size: int = 500, seed: int = 0) -> Kid:
-    """Unbiased squared MMD with the kernel (x.y / D + 1)^3 (Binkowski et al. 2018, eq. 4), a mean over random subsets.
-
-    `ours` (N, D), `real` (M, D). Subsets have `size` rows, fewer where there are fewer. 0 in expectation for the
-    same distribution, so it may come out slightly negative. Raises LimnerError for fewer than two rows.
-    """
-    rows = min(size, len(ours), len(real))
-    if rows < 2:
-        raise LimnerError(f"own-KID of {len(ours)} and {len(real)} pictures: both sides need at least 2.")
-    random = np.random.default_rng(seed)
-    draws = [
-        mmd(ours[random.choice(len(ours), rows, replace=False)], real[random.choice(len(real), rows, replace=False)])
-        for _ in range(subsets)
-    ]
-    return Kid(float(np.mean(draws)), float(np.std(draws) / np.sqrt(subsets)))
-
-
 def mmd(ours: Features, real: Features) -> float:
-    """Unbiased squared MMD of (N, D) and (M, D) with the cubic polynomial kernel."""
+    """Own-KID of (N, D) and (M, D): unbiased squared MMD, kernel (x.y / D + 1)^3 (Binkowski et al. 2018, eq. 4).
+
+    0 in expectation for the same distribution, so it may come out slightly negative. Raises LimnerError for fewer than
+    two rows.
+    """
+    if min(len(ours), len(real)) < 2:
+        raise LimnerError(f"own-KID of {len(ours)} and {len(real)} pictures: both sides need at least 2.")
     return _within(ours) + _within(real) - 2 * float(_kernel(ours, real).mean())
 
 
@@ -167,6 +182,13 @@ def _within(a: Features) -> float:
     """Mean kernel of different rows."""
     kernel = _kernel(a, a)
     return float((kernel.sum() - np.trace(kernel)) / (len(a) * (len(a) - 1)))
+
+
+def over_encoders(distance: Distance, ours: Features, real: Features) -> float:
+    """Mean of a distance of (N, D) and (M, D) over the encoders whose features stand side by side, 128 columns each."""
+    members = ours.shape[1] // FEATURES
+    parts = zip(np.split(ours, members, axis=1), np.split(real, members, axis=1), strict=True)
+    return float(np.mean([distance(a, b) for a, b in parts]))
 
 
 def frechet(ours: Features, real: Features) -> float:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from limner.config import DataConfig
 from limner.data.records import Record, Split, load_split
 from limner.errors import LimnerError
-from limner.evaluate.distribution import Features, FeatureSpace, frechet, kid, mmd
+from limner.evaluate.distribution import Distance, Features, FeatureSpace, frechet, mmd, over_encoders
 from limner.evaluate.intervals import Interval, of_mean, of_statistic
 from limner.evaluate.judges import Embed, Pixels, decoded, half_of
 from limner.evaluate.matcher import CANDIDATES, Matcher, retrieved
@@ -299,10 +299,11 @@ def _copying(pictures: Pixels, features: NDArray[np.float32], reference: Referen
 
 
 def _distances(features: NDArray[np.float32], real: Features) -> dict[str, Interval]:
-    def mean_of(distance: Callable[[Features, Features], float]) -> Interval:
-        return of_statistic(
-            lambda rows: float(np.mean([distance(each[rows], real) for each in features])), features.shape[1], rounds=40
-        )
+    def mean_of(distance: Distance) -> Interval:
+        def measured(rows: NDArray[np.intp]) -> float:
+            return float(np.mean([over_encoders(distance, each[rows], real) for each in features]))
+
+        return of_statistic(measured, features.shape[1], rounds=40)
 
     return {"own_kid": mean_of(mmd), "own_fd": mean_of(frechet)}
 
@@ -321,12 +322,11 @@ class Floor:
 
     Own-KID and own-FD of as many training pictures, of the same styles, against the held-out ones: means over draws,
     and between which ends 95 % of the draws lie. Own-KID is unbiased, so its mean is near 0 and may be negative: hold
-    painters against the upper end. `own_kid_error`: the standard error of own-KID over its subsets.
+    painters against the upper end.
     """
 
     pictures: int
     own_kid: Interval
-    own_kid_error: float
     own_fd: Interval
 
 
@@ -335,8 +335,8 @@ def floor(prompts: Sequence[Prompt], reference: Reference, draws: int = 100) -> 
     styles = [prompt.style for prompt in prompts]
     samples = [reference.features[reference.sample(styles, seed)] for seed in range(draws)]
     real = reference.held_out_features
-    kids, distances = ([measured(each, real) for each in samples] for measured in (mmd, frechet))
-    return Floor(len(styles), _over(kids), kid(samples[0], real).error, _over(distances))
+    kids, distances = ([over_encoders(way, each, real) for each in samples] for way in (mmd, frechet))
+    return Floor(len(styles), _over(kids), _over(distances))
 
 
 def _over(values: Sequence[float]) -> Interval:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from limner import bundle
 from limner.config import DataConfig, RunConfig, override
 from limner.errors import LimnerError, UsageError
-from limner.evaluate.distribution import kid, load_features
+from limner.evaluate.distribution import load_features, mmd, over_encoders
 from limner.evaluate.painting import exhibits
 from limner.evaluate.probes import gradient_energy
 from limner.evaluate.prompts import concept_prompts
@@ -184,7 +184,7 @@ def by_features(data: Path, judge: Path, config: DataConfig, prompts: int = PROM
         chunks = [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
         pictures = np.concatenate([np.stack(paint(chunk)) for chunk in chunks])
         sharpness = float(gradient_energy(pictures).sum() / usual)
-        return {"own-KID x100": 100 * kid(space.features(pictures), real).value, "sharpness": sharpness}
+        return {"own-KID x100": 100 * over_encoders(mmd, space.features(pictures), real), "sharpness": sharpness}
 
     return measure
 
