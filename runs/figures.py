@@ -17,6 +17,7 @@ SETS = ("Set5", "Set14", "BSD100")
 ENGINES = ("openvino", "onnxruntime", "fused")
 THREADS = (1, 2)
 PAINTERS = "<!-- painters -->", "<!-- /painters -->"
+PAINTING = "<!-- painting -->", "<!-- /painting -->"
 SERVER = "<!-- server -->", "<!-- /server -->"
 PAINTED = ("r_precision", "style", "colour", "own_kid", "sharpness", "diversity", "copies")
 PAINTER_HEADS = {
@@ -165,16 +166,20 @@ def network_name(model: dict[str, Any]) -> str:
     return f"{model['kind']} {model['width']} x {model['depth']}" + (f", {kernel}x{kernel}" if kernel != 3 else "")
 
 
-def painter_lines(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
-    """Quality, a line for every table of prompts and what it is held against, and speed."""
+def painter_lines(folder: Path) -> list[list[str]]:
+    """Quality, a line for every table of prompts and what it is held against."""
     scored = json.loads((folder / "painters.json").read_text("utf-8"))
-    quality = [
+    return [
         [f"`{row['kind']}`", row["painter"], *(_figure(row, name) for name in PAINTED)]
         for row in scored["rows"]
         if row["painter"] != "real, shuffled"
     ]
+
+
+def painting_lines(folder: Path) -> list[list[str]]:
+    """Speed, a line for every stage, batch and number of threads."""
     timed = json.loads((folder / "painters-speed.json").read_text("utf-8"))["rows"]
-    speed = [
+    return [
         [
             f"`{row['stage']}`",
             str(row["batch"]),
@@ -186,7 +191,6 @@ def painter_lines(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
         for row in timed
         if row["precision"] == "int8"
     ]
-    return quality, speed
 
 
 def server_line(folder: Path) -> list[str]:
@@ -237,13 +241,17 @@ def upscaler_block(readme: str, folder: Path) -> str:
 
 def painter_block(readme: str, folder: Path) -> str:
     """What stands between the second markers."""
-    quality, painting = painter_lines(folder)
-    head, names, note = PAINTER_HEADS[readme]
-    return "\n\n".join([note, table(head, quality), table(names, painting)])
+    head, _, note = PAINTER_HEADS[readme]
+    return "\n\n".join([note, table(head, painter_lines(folder))])
+
+
+def painting_block(readme: str, folder: Path) -> str:
+    """What stands between the third markers."""
+    return table(PAINTER_HEADS[readme][1], painting_lines(folder))
 
 
 def server_block(readme: str, folder: Path) -> str:
-    """What stands between the third markers."""
+    """What stands between the fourth markers."""
     return table(SERVER_HEADS[readme], [server_line(folder)])
 
 
@@ -258,7 +266,8 @@ def write_ladder(folder: Path, readmes: list[Path]) -> None:
 # What is written, where, and the last file it needs: what was not measured stays as it is.
 BLOCKS: tuple[tuple[tuple[str, str], Callable[[str, Path], str], str], ...] = (
     ((START, END), upscaler_block, "painter-engines.json"),
-    (PAINTERS, painter_block, "painters-speed.json"),
+    (PAINTERS, painter_block, "painters.json"),
+    (PAINTING, painting_block, "painters-speed.json"),
     (SERVER, server_block, "server.json"),
 )
 

@@ -14,7 +14,7 @@ set -euo pipefail
 data=${1:-../shared/data/sr/test}
 engines="--engine openvino --engine onnxruntime --engine fused"
 mkdir -p out
-rm -f out/painter-engines.json out/painters-speed.json out/server.json # what is not measured again stays as it stands
+rm -f out/painter-engines.json out/painters.json out/painters-speed.json out/server.json # what is not measured again stays as it stands
 limner evaluate photo-x4 photo-x4-hq photo-x2 --set "$data/Set5" --set "$data/Set14" --set "$data/BSD100" --engine fused \
   --json out/int8.json
 limner evaluate photo-x4 photo-x4-hq photo-x2 --set "$data/Set5" --set "$data/Set14" --set "$data/BSD100" \
