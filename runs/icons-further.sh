@@ -15,8 +15,8 @@ limner train icons-vivid --out "$runs/icons-further" "${common[@]}" --set "train
   --set train.images=200000 --set train.lr=3e-4 --set adversarial.weight=1 --set adversarial.lr=4e-4 \
   --set adversarial.start_share=0.05 --set adversarial.head_start=0.05
 # The adversary leaves a grain; a few minutes without it take that away, and half of both keeps edges without it.
-limner train icons-vivid --out "$runs/icons-settled" "${common[@]}" --set "train.init=$runs/icons-further" \
+limner train icons-vivid --out "$runs/icons-further-settled" "${common[@]}" --set "train.init=$runs/icons-further" \
   --set train.images=8000 --set train.lr=1e-4 --set adversarial.weight=0
-limner blend "$runs/icons-settled" "$runs/icons-further" --share 0.5 --out "$runs/icons-blend"
+limner blend "$runs/icons-further-settled" "$runs/icons-further" --share 0.5 --out "$runs/icons-blend"
 limner pack "$runs/icons-blend" --out "$runs/icons-blend-bundle" --data "$data" \
   --set pack.alpha_gain=7 --set pack.variety=0

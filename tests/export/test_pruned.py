@@ -20,6 +20,7 @@ from limner.export.latency import milliseconds
 from limner.export.pack import pack
 from limner.export.parity import torch_painter
 from limner.export.pruned import prune
+from limner.train.blend import blend
 from limner.train.loop import train
 from limner.train.runs import load_painter, read_config
 
@@ -121,3 +122,13 @@ def test_a_painter_is_pruned_trained_on_and_packed(tmp_path: Path) -> None:
     assert "adversarial" in line
     shutil.copytree(tmp_path / "text-kit", tmp_path / "bundles" / "text-kit")
     assert pack(tmp_path / "small", tmp_path / "bundles" / "icons", []).parameters == small[1].parameters_shipped()
+
+
+@pytest.mark.slow
+def test_a_blended_painter_has_no_critic_and_begins_with_a_new_one(tmp_path: Path) -> None:
+    data = make_icons(tmp_path / "icons")
+    train(tiny_painting("direct", data, adversarial={"start_share": 0.0}), data, tmp_path / "run")
+    blend(tmp_path / "run", tmp_path / "run", tmp_path / "blend", 0.5)
+    asked = ["prune", str(tmp_path / "blend"), "--out", str(tmp_path / "small"), "--ratio", "0.3", "--images", "16"]
+    assert limner(*asked) == 0
+    assert "critic" in json.loads((tmp_path / "small" / "stats.jsonl").read_text().splitlines()[0])

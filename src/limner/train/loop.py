@@ -290,8 +290,9 @@ class Learner(Generic[Network]):
         for name, value in checkpoint.section(tensors, "ema").items():
             self.ema.weights[name].copy_(value)
         checkpoint.restore_optimizer(self.optimizer.optimizer, tensors, "optimizer")
-        if self.critic is not None:
-            checkpoint.load_weights(self.raw_critic, checkpoint.section(tensors, "critic"), str(out))
+        # A blended run, and what is pruned from one, has no critic: a new one begins.
+        if self.critic is not None and (critic := checkpoint.section(tensors, "critic")):
+            checkpoint.load_weights(self.raw_critic, critic, str(out))
             checkpoint.restore_optimizer(self.critic_optimizer.optimizer, tensors, "critic_optimizer")
         return int(state["images"])
 
