@@ -17,6 +17,7 @@ limner train icons-vivid --out "$runs/icons-further" "${common[@]}" --set "train
 # The adversary leaves a grain; a few minutes without it take that away, and half of both keeps edges without it.
 limner train icons-vivid --out "$runs/icons-further-settled" "${common[@]}" --set "train.init=$runs/icons-further" \
   --set train.images=8000 --set train.lr=1e-4 --set adversarial.weight=0
-limner blend "$runs/icons-further-settled" "$runs/icons-further" --share 0.5 --out "$runs/icons-blend"
+[ -e "$runs/icons-blend" ] ||
+  limner blend "$runs/icons-further-settled" "$runs/icons-further" --share 0.5 --out "$runs/icons-blend"
 limner pack "$runs/icons-blend" --out "$runs/icons-blend-bundle" --data "$data" \
   --set pack.alpha_gain=7 --set pack.variety=0

@@ -10,8 +10,8 @@
 # Expected on two cores with AVX512-BF16 (an EPYC 9004; leave precision out on others), with PROCESSES=2: 8 minutes of text
 # vectors, 33 of icons-code at 160 pictures/s, 21 of icons-recall at 1,170, 29 of icons-vivid at 83. On one core 45, 29 and
 # 40. The same command resumes.
-# The first 19,200 pictures of icons-vivid had adversarial.lr=5e-4 where what ships was trained.
-# Expected scores: those of the README, `limner evaluate icons`.
+# The first 19,200 pictures of icons-vivid had adversarial.lr=5e-4 where that painter was trained.
+# Expected scores: docs/log.md, 2026-11-28. What ships went on from there with runs/icons-on.sh.
 # Pictures: six emoji styles; no share-alike sets. Captions and text vectors lie with the runs, and other runs share them.
 set -euo pipefail
 data=${1:-../shared/data/icons}

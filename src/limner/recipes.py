@@ -223,7 +223,7 @@ def icons_vivid() -> RunConfig:
             "lr": 1e-3,
             "versions": 1.0,
         },
-        pack={"alpha_gain": 2.5, "variety": 0.1, "float_graph": False},
+        pack={"alpha_gain": 1.5, "variety": 0.15, "float_graph": False},
         train={
             "images": 144_000,
             "batch": 32,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ class FeatureNetwork(Judge):
         return torch.stack([member.to_style(F.relu(part)) for member, part in parts]).mean(0)
 
     def _encoders(self) -> list[Encoder]:
-        return [member for member in self.members if isinstance(member, Encoder)]
+        return cast(list[Encoder], list(self.members))
 
 
 @dataclass(frozen=True)
