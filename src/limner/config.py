@@ -184,7 +184,12 @@ class AdversarialConfig(Section):
     )
     width: int = Field(default=32, ge=4)
     cell: Literal[2, 4] = Field(default=4, description="painters: the critic looks at pixels unshuffled by this")
+    places: bool = Field(default=False, description="painters: the critic also judges every place by itself")
+    init: str | None = Field(default=None, description="run folder whose critic this run begins with")
     lr: float = Field(default=2e-4, gt=0)
+    lr_final: float | None = Field(
+        default=None, ge=0, description="its rate at the end, on the cosine of train.lr; none: it stays as it is"
+    )
     start_share: float = Field(default=0.5, ge=0, lt=1, description="share of the run before the adversary joins")
     head_start: float = Field(
         default=0.0, ge=0, lt=1, description="share of the run in which it then only learns, and is not yet listened to"
@@ -225,6 +230,9 @@ class CodeConfig(Section):
 
     run: str | None = Field(default=None, description="recall: run folder of the coder whose codes are predicted")
     width: int = Field(default=64, ge=4, description="channels of the encoder at its finest level")
+    decoder: bool = Field(
+        default=True, description="the trunk learns too; false: only the encoder, for a trunk that paints already"
+    )
     jitter: float = Field(default=0.2, ge=0, description="noise on the codes that the decoder learns from")
 
 

@@ -28,6 +28,23 @@ def test_the_painting_critic_sees_the_picture_and_reads_the_text(cell: Literal[2
     torch.testing.assert_close(both[1], critic(pictures, pooled.roll(1, 0)))
 
 
+@pytest.mark.parametrize("cell", [2, 4])
+def test_the_painting_critic_judges_every_place(cell: Literal[2, 4]) -> None:
+    torch.manual_seed(0)
+    critic = PaintingCritic(16, 12, cell, places=True)
+    pictures, pooled = torch.rand(3, 4, 64, 64), torch.nn.functional.normalize(torch.randn(3, 12), dim=1)
+    whole, places = critic(pictures, pooled)
+    assert (whole.shape, places.shape) == ((3,), (3, 64))
+    touched = pictures.clone()
+    touched[:, :, :8, :8] = 0.5
+    moved = critic(touched, pooled)[1] != places
+    assert moved[:, 0].all()
+    assert not moved[:, 63].any()  # the far corner does not see it
+    both = critic(pictures, torch.stack([pooled, pooled.roll(1, 0)]))
+    torch.testing.assert_close(both[1][0], places)
+    torch.testing.assert_close(both[1][1], critic(pictures, pooled.roll(1, 0))[1])
+
+
 def test_logits_of_the_critic_are_float_in_mixed_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert PaintingCritic(16, 12)(torch.rand(3, 4, 64, 64), torch.randn(3, 12)).dtype == torch.float32

@@ -18,7 +18,7 @@ from limner.errors import LimnerError
 from limner.models.painter import Painter, Text
 from limner.models.upscaler import Upscaler
 from limner.train import checkpoint
-from limner.train.loop import Learner, launch, learning_rate, train, upscaling
+from limner.train.loop import Learner, critic_rate, launch, learning_rate, train, upscaling
 from limner.train.runs import load_run
 from limner.train.start import begin_as
 
@@ -139,6 +139,27 @@ def test_a_critic_may_learn_before_it_is_listened_to(pictures: Path, tmp_path: P
     lines = [line for line in stats(tmp_path / "run") if "pixel" in line]
     shares = [(line["images"] - 4) / 32 for line in lines]
     assert [("critic" in line, "adversarial" in line) for line in lines] == [(s >= 0.25, s >= 0.75) for s in shares]
+
+
+def test_a_critic_begins_with_that_of_another_run(pictures: Path, tmp_path: Path) -> None:
+    knobs = {"weight": 0.01, "width": 4, "start_share": 0.0}
+    train(tiny(train={"images": 32}, adversarial=knobs), pictures, tmp_path / "first")
+    kept = checkpoint.section(checkpoint.load(tmp_path / "first")[0], "critic")  # type: ignore[index]
+    further = {**knobs, "init": str(tmp_path / "first"), "lr": 1e-9}
+    train(tiny(train={"images": 4}, adversarial=further), pictures, tmp_path / "next")
+    found = checkpoint.section(checkpoint.load(tmp_path / "next")[0], "critic")  # type: ignore[index]
+    assert kept.keys() == found.keys()
+    assert all(torch.allclose(found[name], kept[name], atol=1e-6) for name in kept)
+    train(tiny(train={"images": 4}), pictures, tmp_path / "none")
+    with pytest.raises(LimnerError, match="no critic there"):
+        train(tiny(adversarial={**further, "init": str(tmp_path / "none")}), pictures, tmp_path / "lost")
+
+
+def test_the_rate_of_a_critic_falls_where_it_shall() -> None:
+    level = tiny(train={"images": 100}, adversarial={"lr": 0.4})
+    falling = tiny(train={"images": 100}, adversarial={"lr": 0.4, "lr_final": 0.2})
+    assert [critic_rate(level, images) for images in (0, 50, 100)] == pytest.approx([0.4, 0.4, 0.4])
+    assert [critic_rate(falling, images) for images in (0, 50, 100)] == pytest.approx([0.4, 0.3, 0.2])
 
 
 def test_schedule_warms_up_and_ends_at_the_end() -> None:

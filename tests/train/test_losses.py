@@ -61,6 +61,25 @@ def test_relativistic_losses_by_hand() -> None:
     assert (fake.grad < 0).all()  # brighter fakes please this critic
 
 
+class Places(Linear):
+    """As Linear, and at each of the first two places the sum of a half of the picture."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return super().forward(x), self.gain * x.sum((1, 3))
+
+
+def test_a_critic_of_wholes_and_places() -> None:
+    fake, real = torch.zeros(2, 1, 2, 2, requires_grad=True), torch.full((2, 1, 2, 2), 0.25)
+    losses = discriminator_losses(Places(), fake, real, gamma=0.5)
+    wanted = sum(torch.nn.functional.softplus(torch.tensor(-gap)).item() for gap in (3.0, 1.5))
+    assert losses.relativistic.item() == pytest.approx(wanted)
+    # a pixel moves the whole by 3 and the mean of two places by 1.5
+    assert losses.r1.item() == pytest.approx(4 * 4.5**2)
+    assert losses.total.item() == pytest.approx(wanted + 0.25 * 2 * 4 * 4.5**2)
+    wanted = sum(torch.nn.functional.softplus(torch.tensor(gap)).item() for gap in (3.0, 1.5))
+    assert generator_loss(Places(), fake, real).item() == pytest.approx(wanted)
+
+
 def test_penalties_are_lazy() -> None:
     x = torch.rand(1, 1, 4, 4)
     losses = discriminator_losses(Linear(), x, x, gamma=1.0, penalize=False)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Logits = Tensor | tuple[Tensor, Tensor]
+
 
 class _Down(nn.Module):
     """Residual block that halves the resolution: (N, in, H, W) -> (N, out, H/2, W/2)."""
@@ -86,25 +88,48 @@ class PaintingCritic(nn.Module):
     """Whether pictures (N, 4, S, S) look real and fit `pooled` (N, text_width): (N,) logits.
 
     The projection form (Miyato & Koyama 2018, eq. 4): psi(h) + <V text, h>, h being the features summed over places.
+    With `places` the same is asked at every place of the maps of 1/8 of the picture's side too, which see 28 pixels:
+    what is wrong in one corner is not outvoted by the others, as it is in a mean (Isola et al. 2017, section 3.2.2).
     Logits are float under autocast too: it is their small differences that are learned from.
     """
 
-    def __init__(self, width: int, text_width: int, cell: Literal[2, 4] = 4) -> None:
+    def __init__(self, width: int, text_width: int, cell: Literal[2, 4] = 4, places: bool = False) -> None:
         super().__init__()
         self.trunk = PictureTrunk(width, cell)
-        self.real = nn.Linear(self.trunk.width, 1)
-        self.text = nn.Linear(text_width, self.trunk.width, bias=False)
-        self.gain = (text_width / self.trunk.width) ** 0.5
+        self.whole = Projection(self.trunk.width, text_width)
+        self.part = Projection(3 * width if cell == 2 else 2 * width, text_width) if places else None
 
-    def features(self, x: Tensor) -> Tensor:
-        """(N, 4 * width): what a picture shows, whatever its caption."""
-        return F.leaky_relu(self.trunk(x), 0.2).mean((2, 3))
+    def forward(self, x: Tensor, pooled: Tensor) -> Logits:
+        """`pooled` may also be (K, N, text_width), K captions of each picture: then the logits are (K, N).
 
-    def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
-        """`pooled` may also be (K, N, text_width), K captions of each picture: then the logits are (K, N)."""
-        features = self.features(x).float()
-        with torch.autocast(x.device.type, enabled=False):
-            return self.real(features)[:, 0] + self.gain * (self.text(pooled.float()) * features).sum(-1)
+        With `places` a second tensor follows, with a row of logits of each place for every logit of a whole.
+        """
+        maps = self.trunk.maps(x)
+        whole = self.whole(_rows(maps[-1]).mean(1, keepdim=True), pooled)[..., 0]
+        if self.part is None:
+            return whole
+        return whole, self.part(_rows(next(each for each in maps if 8 * each.shape[2] == x.shape[2])), pooled)
+
+
+class Projection(nn.Module):
+    """Features (N, P, width) of P places and captions (N, text_width) or (K, N, text_width) -> logits (..., N, P)."""
+
+    def __init__(self, width: int, text_width: int) -> None:
+        super().__init__()
+        self.real = nn.Linear(width, 1)
+        self.text = nn.Linear(text_width, width, bias=False)
+        self.gain = (text_width / width) ** 0.5
+
+    def forward(self, features: Tensor, pooled: Tensor) -> Tensor:
+        features = features.float()
+        with torch.autocast(features.device.type, enabled=False):
+            asked = self.gain * self.text(pooled.float())
+            return self.real(features)[..., 0] + torch.einsum("npc,...nc->...np", features, asked)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H * W, C), after the activation that the maps still lack."""
+    return F.leaky_relu(maps, 0.2).flatten(2).transpose(1, 2)
 
 
 class PicturePrompt(nn.Module):

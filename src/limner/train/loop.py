@@ -39,7 +39,7 @@ from limner.train.pairs import write_pairs
 from limner.train.progress import progress_bar
 from limner.train.runs import load_painter, open_run, save_calibration, save_painting_calibration
 from limner.train.samples import HeldOut, held_out
-from limner.train.start import painting_teacher_of, teacher_of, warm_start
+from limner.train.start import critic_of, painting_teacher_of, teacher_of, warm_start
 from limner.train.step import balanced, discriminator_losses, generator_loss
 
 STATS, VECTORS = "stats.jsonl", "text-vectors.sqlite"
@@ -83,7 +83,7 @@ def train(config: RunConfig, data: Path, out: Path) -> None:
     network = NETWORKS[config.objective](config)
     if config.train.init:
         warm_start(network, config.train.init)
-    fit(fabric, config, network, objective, out)
+    fit(fabric, config, network, objective, out, critic_of(config, objective))
 
 
 def upscaling(config: RunConfig, records: list[Record], data: Path, out: Path, fabric: Fabric) -> Upscale:
@@ -177,8 +177,17 @@ def _due(images: int, batch: int, every: int) -> bool:
 def learning_rate(plan: TrainConfig, images: int) -> float:
     """Linear warm-up, then a cosine from lr to lr_final that ends with the run (Loshchilov & Hutter 2017, eq. 5)."""
     warm = min(1.0, (images + plan.batch) / max(plan.warmup, 1))
-    share = min(images / plan.images, 1.0)
-    return warm * (plan.lr_final + (plan.lr - plan.lr_final) * 0.5 * (1 + math.cos(math.pi * share)))
+    return warm * _cosine(plan.lr, plan.lr_final, images / plan.images)
+
+
+def critic_rate(config: RunConfig, images: int) -> float:
+    """adversarial.lr, or where it is told to fall, the same cosine to its lr_final."""
+    knobs = config.adversarial
+    return _cosine(knobs.lr, knobs.lr if knobs.lr_final is None else knobs.lr_final, images / config.train.images)
+
+
+def _cosine(first: float, last: float, share: float) -> float:
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
 class Learner(Generic[Network]):
@@ -259,6 +268,8 @@ class Learner(Generic[Network]):
         with nullcontext() if penalize else self.fabric.autocast():  # second derivatives are left in float
             losses = discriminator_losses(judge, made.fake, made.real, knobs.gamma, penalize, knobs.penalty_every)
             further = self.objective.criticism(critic, made)
+        for group in self.critic_optimizer.param_groups:
+            group["lr"] = critic_rate(self.config, step * self.config.train.batch)
         self.critic_optimizer.zero_grad()
         self.fabric.backward(torch.stack([losses.total, *further.values()]).sum())
         self.critic_optimizer.step()

@@ -16,6 +16,7 @@ from limner.models.painter import Block, Painter
 from limner.models.upscaler import Upscaler, shipped_order
 from limner.train import checkpoint, shipped
 from limner.train.grow import centred, folded_kernels, grow
+from limner.train.objectives.base import Objective
 from limner.train.objectives.painting import Teacher as PaintingTeacher
 from limner.train.objectives.upscale import Teacher
 from limner.train.runs import CONFIG, load_network, load_painter, load_run, load_run_weights, read_config
@@ -123,6 +124,24 @@ def load_bundle_weights(network: Upscaler, source: bundle.Bundle[bundle.Upscaler
         raise LimnerError(
             f"{source.folder}: its network has no layers in common with this one; check the model settings."
         )
+
+
+def critic_of(config: RunConfig, objective: Objective) -> nn.Module | None:
+    """The critic of the run adversarial.init; what judges places begins anew where that one judged wholes alone.
+
+    Raises LimnerError when that run has no critic, or one of another shape.
+    """
+    source = config.adversarial.init
+    if not (source and config.adversarial.weight):
+        return None
+    found = checkpoint.load(Path(source))
+    weights = checkpoint.section(found[0], "critic") if found else {}
+    if not weights:
+        raise LimnerError(f"{source}: no critic there to begin with; name a run that was trained with an adversary.")
+    critic = objective.critic()
+    places = {name: weight for name, weight in critic.state_dict().items() if name.startswith("part.")}
+    checkpoint.load_weights(critic, places | weights, source)
+    return critic
 
 
 def teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:

@@ -3,6 +3,9 @@
 Relativistic pairing (Jolicoeur-Martineau 2019) with both zero-centred penalties (Huang et al. 2024, eq. 2-4):
     L_G = E softplus(-(D(G(z)) - D(x)))
     L_D = E softplus(-(D(x) - D(G(z)))) + gamma / 2 * (E |grad D(x)|^2 + E |grad D(G(z))|^2)
+
+A critic may give two tensors, one logit for a picture and one for each of its places (N, P): the losses of both are
+added, each a mean, and the penalties are those of the first plus the mean of the second.
 """
 
 from __future__ import annotations
@@ -24,12 +27,25 @@ class DiscriminatorLosses(NamedTuple):
     r2: Tensor
 
 
-Judge = Callable[[Tensor], Tensor]
+Logits = Tensor | tuple[Tensor, Tensor]
+Judge = Callable[[Tensor], Logits]
 
 
 def generator_loss(discriminator: Judge, fake: Tensor, real: Tensor) -> Tensor:
     """L_G for a batch of pairs; the gradient reaches `fake` only."""
-    return F.softplus(discriminator(real.detach()).detach() - discriminator(fake)).mean()
+    with torch.no_grad():
+        on_real = discriminator(real)
+    return behind(on_real, discriminator(fake))
+
+
+def behind(ahead: Logits, logits: Logits) -> Tensor:
+    """E softplus(ahead - logits): how far the second are from being above the first."""
+    pairs = zip(_tensors(ahead), _tensors(logits), strict=True)
+    return torch.stack([F.softplus(first - second).mean() for first, second in pairs]).sum()
+
+
+def _tensors(logits: Logits) -> tuple[Tensor, ...]:
+    return (logits,) if isinstance(logits, Tensor) else logits
 
 
 def balanced(loss: Tensor, other: Tensor, picture: Tensor, share: float) -> Tensor:
@@ -52,7 +68,7 @@ def discriminator_losses(
     fake = fake.detach().requires_grad_(penalize)
     real = real.detach().requires_grad_(penalize)
     on_fake, on_real = discriminator(fake), discriminator(real)
-    relativistic = F.softplus(on_fake - on_real).mean()
+    relativistic = behind(on_fake, on_real)
     if not penalize or gamma == 0:
         nothing = relativistic.new_zeros(())
         return DiscriminatorLosses(relativistic, relativistic.detach(), nothing, nothing)
@@ -61,7 +77,9 @@ def discriminator_losses(
     return DiscriminatorLosses(total, relativistic.detach(), r1.detach(), r2.detach())
 
 
-def gradient_penalty(logits: Tensor, pictures: Tensor) -> Tensor:
+def gradient_penalty(logits: Logits, pictures: Tensor) -> Tensor:
     """E |grad_x D(x)|^2, the squared norm per picture (Mescheder et al. 2018, eq. 9)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
+    first, *places = _tensors(logits)
+    said = first.sum() + sum(each.mean(1).sum() for each in places)
+    (gradient,) = torch.autograd.grad(said, pictures, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()

@@ -116,6 +116,14 @@ def test_every_stage_trains_its_own_part(coder: Path, icons: Path, tmp_path: Pat
     assert {"recall", "thoughts", "imagine"}.isdisjoint(moved(trunk, painter_in(str(tmp_path / "code"))))
 
 
+def test_codes_for_a_trunk_that_paints_already(coder: Path, icons: Path, tmp_path: Path) -> None:
+    settings = config("code", icons, {"decoder": False}, images=160, lr=3e-3, init=str(coder))
+    train(settings, icons, tmp_path / "code")
+    before, after = (load_network(run, Coder)[1] for run in (coder, tmp_path / "code"))
+    torch.testing.assert_close(after.painter.state_dict(), before.painter.state_dict(), atol=0, rtol=0)
+    assert not torch.equal(after.encoder.leave.weight, before.encoder.leave.weight)
+
+
 @pytest.mark.slow
 def test_every_stage_runs_in_two_processes(icons: Path, tmp_path: Path) -> None:
     code, recall, vivid = (tmp_path / name for name in ("code", "recall", "vivid"))

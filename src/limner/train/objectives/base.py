@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-Judge = Callable[[Tensor], Tensor]
+Judge = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 
 
 class Made(NamedTuple):

@@ -36,7 +36,7 @@ class Coding(Painting):
     """Pictures to codes and back, judged at every level."""
 
     def trains(self, name: str) -> bool:
-        return not RECALLING & set(name.split("."))
+        return name.startswith("encoder.") or (self.config.code.decoder and not RECALLING & set(name.split(".")))
 
     def made(self, network: nn.Module, batch: PaintingBatch, share: float) -> Made:
         text, true = as_text(batch), batch.pictures.contiguous(memory_format=self.memory)

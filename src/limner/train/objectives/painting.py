@@ -135,7 +135,7 @@ class Painting:
 
     def critic(self) -> nn.Module:
         knobs = self.config.adversarial
-        return PaintingCritic(knobs.width, self.config.text.width, knobs.cell)
+        return PaintingCritic(knobs.width, self.config.text.width, knobs.cell, knobs.places)
 
     def judge(self, critic: nn.Module, made: Made) -> Judge:
         if not self.config.adversarial.augment:
@@ -150,7 +150,8 @@ class Painting:
         if not knobs.mismatch + knobs.versions or made.real is None or made.text is None:
             return {}
         same = made.text if made.versions is None else made.versions
-        own, other, version = critic(made.real, torch.stack([made.text, made.text.roll(1, 0), same]))
+        logits = critic(made.real, torch.stack([made.text, made.text.roll(1, 0), same]))
+        own, other, version = logits[0] if isinstance(logits, tuple) else logits
         gaps = {"mismatch": (knobs.mismatch, other - own), "versions": (knobs.versions, version - own)}
         return {name: weight * F.softplus(gap).mean() for name, (weight, gap) in gaps.items() if weight}
 
