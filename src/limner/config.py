@@ -260,7 +260,9 @@ class TrainConfig(Section):
     beta2: float = Field(default=0.99, gt=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, ge=0, description="gradient norm limit; 0 turns it off")
-    ema: float = Field(default=0.999, ge=0, lt=1, description="per step; warmed up as (1+t)/(10+t)")
+    ema: float = Field(
+        default=0.999, ge=0, le=1, description="per step; warmed up as (1+t)/(10+t); 1: the mean of all steps"
+    )
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = True

@@ -10,9 +10,12 @@ import torch
 from training_kit import tiny
 
 from limner.errors import LimnerError, UsageError
+from limner.models import NETWORKS
+from limner.recipes import photo_x4
 from limner.train.blend import blend
 from limner.train.loop import train
 from limner.train.runs import load_run
+from limner.train.start import warm_start
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +48,16 @@ def test_what_cannot_be_mixed_is_told(runs: tuple[Path, Path], pictures: Path, t
     with pytest.raises(LimnerError, match="blend two runs of the same model settings"):
         blend(tmp_path / "wide", runs[1], tmp_path / "mixed", 0.5)
     assert not (tmp_path / "mixed").exists()
+
+
+def test_the_bundle_that_a_run_began_with(pictures: Path, tmp_path: Path) -> None:
+    shape = photo_x4().model.model_dump()
+    train(tiny(model=shape, train={"images": 8, "lr": 1e-3, "init": "photo-x4"}), pictures, tmp_path / "run")
+    config, run = load_run(tmp_path / "run")
+    begun = NETWORKS["upscale"](config)
+    warm_start(begun, "photo-x4")
+    blend("photo-x4", tmp_path / "run", tmp_path / "none", 0.0)
+    low = torch.rand(1, 3, 12, 12)
+    kept = load_run(tmp_path / "none")[1].eval()
+    torch.testing.assert_close(kept(low), begun.eval()(low), atol=1e-5, rtol=0)
+    assert not torch.allclose(kept(low), run.eval()(low), atol=1e-4)

@@ -36,17 +36,21 @@ def train(
 
 
 def blend(
-    faithful: Annotated[Path, typer.Argument(metavar="RUN", help="The run that the other one began as.")],
-    vivid: Annotated[Path, typer.Argument(metavar="VIVID", help="The run that an adversary took further.")],
+    faithful: Annotated[str, typer.Argument(metavar="RUN", help="The run or bundle that the other one began as.")],
+    vivid: Annotated[Path, typer.Argument(metavar="VIVID", help="The run that went on from it.")],
     *,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Run folder to make.")],
     share: Annotated[float, typer.Option(metavar="S", help="Share of the vivid one, 0 to 1.")] = 0.7,
 ) -> None:
-    """Mix the weights of two runs: fewer artefacts than the vivid one, more life than the faithful one."""
+    """Mix the weights of a run and of what it began with.
+
+    After an adversary: fewer artefacts than the vivid one, more life than the faithful one. After other pictures: what
+    both have learned.
+    """
     with console.extra("train"):
         from limner.train.blend import blend as mix
     mix(faithful, vivid, out, share)
-    console.log().print(f"{out}: {1 - share:.2g} x {faithful.name} + {share:.2g} x {vivid.name}")
+    console.log().print(f"{out}: {1 - share:.2g} x {Path(faithful).name} + {share:.2g} x {vivid.name}")
 
 
 def resolve(recipe: str, file: Path | None, pairs: list[str]) -> RunConfig:
