@@ -13,8 +13,10 @@ from limner.config import RunConfig
 LICENSE = "Apache-2.0"
 FOLDERS = {
     "train": ("init", "teacher"),
+    "adversarial": ("init",),
     "text": ("bundle", "cache"),
     "match": ("run",),
+    "code": ("run",),
     "pairs": ("teacher", "folder"),
     "data": ("captions",),
 }

@@ -127,7 +127,7 @@ def test_codes_for_a_trunk_that_paints_already(coder: Path, icons: Path, tmp_pat
 @pytest.mark.slow
 def test_every_stage_runs_in_two_processes(icons: Path, tmp_path: Path) -> None:
     code, recall, vivid = (tmp_path / name for name in ("code", "recall", "vivid"))
-    critic = {"weight": 0.5, "start_share": 0.0, "versions": 1.0}
+    critic = {"weight": 0.5, "start_share": 0.0, "versions": 1.0, "places": True}
     stages = (
         (config("code", icons), code),
         (config("recall", icons, {"run": str(code)}, init=str(code)), recall),

@@ -17,7 +17,7 @@ from limner.data.records import load_split
 from limner.errors import LimnerError
 from limner.models.painter import Text
 from limner.train.objectives.base import Made
-from limner.train.objectives.direct import Direct, leading
+from limner.train.objectives.direct import Direct, leading, mixed
 from limner.train.objectives.painting import as_text, material
 from limner.train.vary import varied
 
@@ -91,3 +91,14 @@ def test_noise_that_cannot_say_all_is_refused(tmp_path: Path) -> None:
     records = load_split(data, "train", config.data)
     with pytest.raises(LimnerError, match=r"painter\.noise=1: the noise must decide 2 things"):
         Direct(config, material(config, records, [], tmp_path / "cache", "cpu"), "cpu")
+
+
+def test_captions_between_two() -> None:
+    torch.manual_seed(0)
+    pooled = torch.nn.functional.normalize(torch.randn(64, 8), dim=1)
+    found = mixed(pooled, 0.4)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(64))
+    own, other = (found * pooled).sum(1), (found * pooled.roll(-1, 0)).sum(1)
+    assert (own > other - 1e-6).all()
+    assert (other > (pooled * pooled.roll(-1, 0)).sum(1) - 1e-6).all()
+    torch.testing.assert_close(mixed(pooled, 0.0), pooled)

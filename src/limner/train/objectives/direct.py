@@ -33,6 +33,16 @@ def leading(noise: Tensor, looks: Tensor, count: int) -> Tensor:
     return own
 
 
+def mixed(pooled: Tensor, most: float) -> Tensor:
+    """Each unit vector (N, width) moved towards the next one, by a share drawn from 0..most, and of unit length again.
+
+    Captions between those that have pictures (Reed et al. 2016, eq. 5): what a new prompt is to the painter. Here the
+    picture of the nearer caption is learned for them, and the adversary sees what becomes of them.
+    """
+    share = most * torch.rand(len(pooled), 1, device=pooled.device)
+    return F.normalize(pooled.lerp(pooled.roll(-1, 0), share), dim=1)
+
+
 class Direct(Painting):
     """(noise, text) -> the picture of the caption.
 
@@ -53,6 +63,8 @@ class Direct(Painting):
 
     def made(self, network: nn.Module, batch: PaintingBatch, share: float) -> Made:
         text = as_text(batch)
+        if self.config.text.mix:
+            text = text._replace(pooled=mixed(text.pooled, self.config.text.mix))
         noise = self._noise(network, text, batch)
         true = self._true(batch, noise)
         pictures = unwatched(network.levels(noise, text))  # type: ignore[operator]
