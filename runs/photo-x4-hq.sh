@@ -4,6 +4,7 @@
 # Expected on one core with AVX512-BF16 (an EPYC 9004; leave precision out on others): 60 and 90 minutes, then 9 minutes of
 # quantization-aware training.
 # Expected score (int8, Set5 / Set14 / BSD100): 31.61 / 28.24 / 27.33; the manifest of the bundle holds what `pack` measured.
+# What ships went on from there with runs/photo-x4-hq-on.sh.
 # The same command resumes. Pictures: photographs whose terms allow commercial use without share-alike.
 set -euo pipefail
 data=${1:-../shared/data/sr}
