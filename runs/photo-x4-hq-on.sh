@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # photo-x4-hq, trained on from the bundle itself with drawings beside the photographs (runs/graphics.py). By itself that gains
-# on edges what it loses on photographs; the mean of the weights before and after is better than both on either. Then the
+# on edges what it loses on photographs; the mean of the weights before and after is better than both. Then the
 # same again with half of the drawings, at a rate that does not fall, and the mean of all steps.
 #
 #     bash runs/photo-x4-hq-on.sh [DATA] [RUNS] [BEGIN]

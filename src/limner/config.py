@@ -162,7 +162,7 @@ class TextConfig(Section):
     width: int = Field(default=384, ge=1, description="length of a token's vector")
     cache: str | None = Field(default=None, description="file that keeps the vectors; default: beside the run folder")
     mix: float = Field(
-        default=0.0, ge=0, lt=0.5, description="painters learn from vectors moved up to so far towards another's"
+        default=0.0, ge=0, lt=0.5, description="objective direct: learns from vectors moved up to so far to another's"
     )
 
 

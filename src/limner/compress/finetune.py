@@ -27,7 +27,7 @@ from limner.train.objectives.base import Objective
 from limner.train.objectives.painting import Painting, material
 from limner.train.objectives.upscale import Upscale
 from limner.train.runs import CALIBRATION, CONFIG, SOURCES
-from limner.train.start import teacher_of
+from limner.train.start import critic_weights, teacher_of
 
 FOLDER = "int8"
 Network = TypeVar("Network", bound=nn.Module)
@@ -98,7 +98,7 @@ def finetune_painter(config: RunConfig, network: Painter, run: Path, data: Path)
 
 def has_critic(run: Path) -> bool:
     """Whether the adversary of a run was trained and kept."""
-    return bool(_critic_weights(run))
+    return bool(critic_weights(run))
 
 
 def rounding_plan(config: RunConfig, seasoned: bool = False) -> RunConfig:
@@ -148,14 +148,9 @@ def folder_of(plan: RunConfig, run: Path) -> Path:
 
 
 def _critic(plan: RunConfig, run: Path, objective: Objective) -> nn.Module | None:
-    weights = _critic_weights(run)
+    weights = critic_weights(run)
     if not (plan.adversarial.weight and weights):
         return None
     critic = objective.critic()
     checkpoint.load_weights(critic, weights, str(run))
     return critic
-
-
-def _critic_weights(run: Path) -> dict[str, Tensor]:
-    found = checkpoint.load(run)
-    return checkpoint.section(found[0], "critic") if found else {}

@@ -134,14 +134,19 @@ def critic_of(config: RunConfig, objective: Objective) -> nn.Module | None:
     source = config.adversarial.init
     if not (source and config.adversarial.weight):
         return None
-    found = checkpoint.load(Path(source))
-    weights = checkpoint.section(found[0], "critic") if found else {}
+    weights = critic_weights(Path(source))
     if not weights:
         raise LimnerError(f"{source}: no critic there to begin with; name a run that was trained with an adversary.")
     critic = objective.critic()
     places = {name: weight for name, weight in critic.state_dict().items() if name.startswith("part.")}
     checkpoint.load_weights(critic, places | weights, source)
     return critic
+
+
+def critic_weights(run: Path) -> dict[str, Tensor]:
+    """The weights of the adversary of a run; none where it had none or did not keep it."""
+    found = checkpoint.load(run)
+    return checkpoint.section(found[0], "critic") if found else {}
 
 
 def teacher_of(config: RunConfig, device: torch.device) -> Teacher | None:

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from limner.models.discriminator import Logits
+
 
 class DiscriminatorLosses(NamedTuple):
     """`total` to descend; `relativistic`, `r1`, `r2` detached, for the log (penalties 0 where not computed)."""
@@ -27,7 +29,6 @@ class DiscriminatorLosses(NamedTuple):
     r2: Tensor
 
 
-Logits = Tensor | tuple[Tensor, Tensor]
 Judge = Callable[[Tensor], Logits]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-Judge = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
+from limner.train.step import Judge
 
 
 class Made(NamedTuple):
