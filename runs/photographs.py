@@ -7,9 +7,9 @@
     python runs/photographs.py PACKAGES OUT
 
 What ships learned from the packages of Debian unstable, 2026-11-30 (budgie-backgrounds 4.2-1, lomiri-wallpapers
-20.04.0-5, wordpress 7.1.4+dfsg1-1). Only pictures named below are read: those that the packages' own notices put
-under CC0 or CC-BY-4.0, without drawings, scans of prints and what hides in another picture. Every picture is reduced until
-compression no longer shows, to two sizes, and cut into squares of 512 pixels; those with nothing in them are left out.
+20.04.0-5, wordpress 7.1.4+dfsg1-1). Only pictures named below are read: those that the packages' own notices put under
+CC0 or CC-BY-4.0, and of these the ones with something to learn from. Every picture is reduced until compression no
+longer shows, to two sizes, and cut into squares of 512 pixels; squares with next to nothing in them are left out.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ PHOTOGRAPHS = (
     (
         f"{BACKGROUNDS}/budgie",
         "abstract-spiral beacon-street-sunset blue-periwinkle canyon-wren casa-mila high-trestle-trail lake-sherburne "
-        "oakland-zoo-otters ocean-waves perched-osprey perched-shrike piazza-gae-aulenti pondering-heron roman-colosseum "
-        "singaporean-cityscape sunning-anhinga tea-gardens the-spices-of-life",
+        "oakland-zoo-otters ocean-waves perched-osprey perched-shrike piazza-gae-aulenti pondering-heron "
+        "roman-colosseum singaporean-cityscape sunning-anhinga tea-gardens the-spices-of-life",
         CC0,
         "budgie-backgrounds, Budgie Desktop Developers",
     ),
@@ -51,7 +51,8 @@ PHOTOGRAPHS = (
     (BACKGROUNDS, "seeding_by_Clements_Engelhardt", CC0, "lomiri-wallpapers, Clemens Engelhardt"),
     (
         f"{THEMES}/twentytwentyfour/assets/images",
-        "abstract-geometric-art angular-roof art-gallery building-exterior green-staircase museum tourist-and-building windows",
+        "abstract-geometric-art angular-roof art-gallery building-exterior green-staircase museum tourist-and-building "
+        "windows",
         CC0,
         "wordpress-theme-twentytwentyfour, rawpixel",
     ),
