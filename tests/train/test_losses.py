@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from limner.config import LossConfig
-from limner.train.losses import charbonnier, fourier_l1, l1, l2, multilevel, paintings
+from limner.train.losses import charbonnier, fourier_l1, l1, l2, log_l2, multilevel, paintings
 from limner.train.step import discriminator_losses, generator_loss, gradient_penalty
 
 
@@ -28,6 +30,22 @@ def test_perfect_pictures_cost_nothing() -> None:
     x = torch.rand(1, 3, 8, 8)
     for loss in (l1, l2, charbonnier, fourier_l1):
         assert loss(x, x).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_log_l2_is_minus_the_mean_psnr() -> None:
+    target = torch.zeros(2, 3, 8, 8)
+    off = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.02)])
+    psnr = [10 * math.log10(1 / (0.1**2 + 1e-4)), 10 * math.log10(1 / (0.02**2 + 1e-4))]
+    assert log_l2(off, target).item() == pytest.approx(-0.01 * math.log(10) / 10 * sum(psnr) / 2)
+    assert multilevel([off], target, LossConfig(pixel="log_l2", alphas=(1.0,))).item() == log_l2(off, target).item()
+
+
+def test_log_l2_weighs_an_error_by_its_picture() -> None:
+    off = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.02)]).requires_grad_()
+    log_l2(off, torch.zeros(2, 3, 8, 8), least=0.0).backward()
+    assert off.grad is not None
+    coarse, fine = off.grad[:, 0, 0, 0].tolist()
+    assert fine / coarse == pytest.approx(0.1 / 0.02)
 
 
 def test_orthonormal_fourier_ignores_picture_size() -> None:

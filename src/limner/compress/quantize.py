@@ -183,18 +183,23 @@ def centre(network: Upscaler, low: Tensor) -> None:
     A depthwise or grouped layer hands its sums to a 1x1 layer without an activation between them, on a signed grid that
     is best used around 0. Each channel's mean on `low` (N, C, h, w) leaves the bias of the first and enters the second.
     """
-    seen: dict[str, Tensor] = {}
-    for first, second in pairwise(network.convolutions()):
-        if first.groups > 1 and first.bias is not None and second.bias is not None:
-            hook = second.register_forward_pre_hook(partial(_keep_mean, seen))
-            network(low)
-            hook.remove()
-            first.bias.sub_(seen["mean"])
-            second.bias.add_(second.weight.flatten(1) @ seen["mean"])
+    pairs = [
+        (first, second)
+        for first, second in pairwise(network.convolutions())
+        if first.groups > 1 and first.bias is not None and second.bias is not None
+    ]
+    means: dict[nn.Module, Tensor] = {}  # centring one block changes nothing that another sees: one run tells them all
+    hooks = [second.register_forward_pre_hook(partial(_keep_mean, means)) for _, second in pairs]
+    network(low)
+    for hook in hooks:
+        hook.remove()
+    for first, second in pairs:
+        first.bias.sub_(means[second])  # type: ignore[union-attr]
+        second.bias.add_(second.weight.flatten(1) @ means[second])  # type: ignore[union-attr]
 
 
-def _keep_mean(seen: dict[str, Tensor], _: nn.Module, args: tuple[Tensor, ...]) -> None:
-    seen["mean"] = args[0].mean((0, 2, 3))
+def _keep_mean(means: dict[nn.Module, Tensor], layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+    means[layer] = args[0].mean((0, 2, 3))
 
 
 def quantize_painter(painter: Painter, noise: Tensor, text: Text, config: QuantizeConfig) -> Painter:
