@@ -20,7 +20,7 @@ from limner.models.discriminator import Discriminator
 from limner.models.painter import Painter
 from limner.models.upscaler import Upscaler
 from limner.train import checkpoint
-from limner.train.loop import Learner, train
+from limner.train.loop import Learner, learning_rate, train
 from limner.train.runs import load_painter
 from limner.train.step import generator_loss
 
@@ -140,6 +140,11 @@ def test_an_upscaler_keeps_one_level_and_may_gain_an_adversary() -> None:
     plan = rounding_plan(tiny(quantize={"images": 80, "adversarial": 0.005}))
     assert (plan.model.levels, plan.loss.alphas, plan.loss.l2_share) == (1, (1.0,), 1.0)
     assert plan.adversarial.weight == 0.005
+
+
+def test_the_rate_falls_to_nothing_after_a_run_at_a_constant_one() -> None:
+    plan = rounding_plan(tiny(train={"lr": 4e-4, "lr_final": 4e-4}, quantize={"images": 80, "lr": 2e-4}))
+    assert learning_rate(plan.train, 80) < 0.01 * learning_rate(plan.train, 16)
 
 
 def test_the_adversary_reaches_every_weight_through_the_rounding() -> None:
