@@ -28,8 +28,8 @@ def l2(picture: Tensor, target: Tensor) -> Tensor:
 def log_l2(picture: Tensor, target: Tensor, least: float = 1e-4) -> Tensor:
     """log(MSE + least) of every picture, their mean, times 0.01: minus the mean PSNR, near that of absolute loss in scale.
 
-    What a mean of PSNRs asks for: an error counts for as much as it is of its picture's (Chen et al. 2021, HINet, eq. 3,
-    there of whole batches). `least` keeps flat crops from counting for everything (1e-4 is 40 dB).
+    What a mean of PSNRs asks for: an error counts by its share of its picture's (minus the PSNR as a loss: Chen et al.
+    2021, HINet). `least` keeps flat crops from counting for everything (1e-4 is 40 dB).
     """
     return (picture - target).square().mean((1, 2, 3)).add(least).log().mean() * 0.01
 

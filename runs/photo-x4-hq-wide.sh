@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# photo-x4-hq, trained on once more from what runs/photo-x4-hq-on.sh made: wider data and a loss that asks for a mean of
+# PSNRs. Four short runs from one start and its successors, each on other crops, and means of their weights; then
+# quantization-aware training that learns from the float network alone.
+#
+#     bash runs/photo-x4-hq-wide.sh PACKAGES [DATA] [RUNS] [BEGIN]
+#
+# PACKAGES: where the Debian packages of runs/photographs.py were unpacked.
+# Expected on one core of a Zen 3 each (no AVX512-BF16), while the other core was busy: 35, 22, 28 and 19 minutes at 7 to
+# 8 crops/s, 16 of quantization-aware training at 5. The same command resumes.
+# Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.
+# Pictures: photographs and icons whose terms allow commercial use without share-alike.
+set -euo pipefail
+packages=$1
+data=${2:-../shared/data}
+runs=${3:-out/runs}
+begin=${4:-photo-x4-hq}
+pictures="$runs/photos-wide"
+mkdir -p "$runs"
+
+learn() { # NAME BEGIN IMAGES SEED [SETTINGS...]
+  limner train photo-x4-hq --data "$pictures" --out "$runs/$1" --set "train.init=$2" --set train.images="$3" \
+    --set train.seed="$4" --set model.levels=1 --set "loss.alphas=[1.0]" --set train.batch=8 --set train.lr=5e-4 \
+    --set train.warmup=320 --set train.ema=0.998 --set train.checkpoint_every=1600 "${@:5}"
+}
+mean() { # NAME FIRST SECOND SHARE
+  [ -e "$runs/$1" ] || limner blend "$2" "$3" --share "$4" --out "$runs/$1"
+}
+
+python runs/graphics.py "$data" "$pictures" 120
+python runs/photographs.py "$packages" "$pictures/packages"
+psnr=(--set loss.pixel=log_l2 --set loss.l2_share=0)
+learn photo-x4-hq-sizes "$begin" 16000 13 --set train.multiscale=true --set train.lr=6e-4
+learn photo-x4-hq-psnr "$begin" 9600 14 "${psnr[@]}"
+mean photo-x4-hq-sizes-half "$begin" "$runs/photo-x4-hq-sizes" 0.5
+mean photo-x4-hq-psnr-half "$begin" "$runs/photo-x4-hq-psnr" 0.5
+mean photo-x4-hq-first "$runs/photo-x4-hq-sizes-half" "$runs/photo-x4-hq-psnr-half" 0.5
+learn photo-x4-hq-both "$runs/photo-x4-hq-first" 12800 15 "${psnr[@]}" --set train.multiscale=true
+learn photo-x4-hq-again "$runs/photo-x4-hq-first" 8000 16 "${psnr[@]}" --set train.multiscale=true --set train.warmup=200
