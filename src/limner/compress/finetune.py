@@ -108,7 +108,9 @@ def rounding_plan(config: RunConfig, seasoned: bool = False) -> RunConfig:
     """
     images, rounding = config.quantize.images, config.quantize
     pace = {"images": images, "lr": rounding.lr, "warmup": min(config.train.warmup, images // 10)}
-    pace["lr_final"] = min(config.train.lr_final, TrainConfig().lr_final)  # a run at a constant rate is no plan for this
+    pace["lr_final"] = min(
+        config.train.lr_final, TrainConfig().lr_final
+    )  # a run at a constant rate is no plan for this
     place = {"accelerator": "auto", "devices": 1}  # packing need not be where training was
     change = {"seed": config.train.seed + 1, "init": None, "optimizer": "adamw"}
     weight = config.adversarial.weight if rounding.adversarial is None else rounding.adversarial

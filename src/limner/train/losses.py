@@ -26,7 +26,7 @@ def l2(picture: Tensor, target: Tensor) -> Tensor:
 
 
 def log_l2(picture: Tensor, target: Tensor, least: float = 1e-4) -> Tensor:
-    """log(MSE + least) of every picture, their mean, times 0.01: minus the mean PSNR, near that of absolute loss in scale.
+    """0.01 * log(MSE + least) of every picture, their mean: minus the mean PSNR, on the scale of an absolute loss.
 
     What a mean of PSNRs asks for: an error counts by its share of its picture's (minus the PSNR as a loss: Chen et al.
     2021, HINet). `least` keeps flat crops from counting for everything (1e-4 is 40 dB).
