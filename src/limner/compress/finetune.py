@@ -107,10 +107,8 @@ def rounding_plan(config: RunConfig, seasoned: bool = False) -> RunConfig:
     `seasoned`: there is a trained critic, which need not wait.
     """
     images, rounding = config.quantize.images, config.quantize
-    pace = {"images": images, "lr": rounding.lr, "warmup": min(config.train.warmup, images // 10)}
-    pace["lr_final"] = min(
-        config.train.lr_final, TrainConfig().lr_final
-    )  # a run at a constant rate is no plan for this
+    last = min(config.train.lr_final, TrainConfig().lr_final)  # the constant rate of a run is none for this
+    pace = {"images": images, "lr": rounding.lr, "lr_final": last, "warmup": min(config.train.warmup, images // 10)}
     place = {"accelerator": "auto", "devices": 1}  # packing need not be where training was
     change = {"seed": config.train.seed + 1, "init": None, "optimizer": "adamw"}
     weight = config.adversarial.weight if rounding.adversarial is None else rounding.adversarial
