@@ -8,6 +8,7 @@
 # Expected on one core of a Zen 3 (no AVX512-BF16): 2 minutes of drawings, 55 of the first run at 5 crops/s, 40 of the
 # second, 30 of quantization-aware training, while the other core was busy. What ships stopped the second run at 11,200 of
 # 24,000 crops. The same command resumes.
+# What ships went on from there with runs/photo-x4-hq-wide.sh.
 # Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.
 # Pictures: photographs and icons whose terms allow commercial use without share-alike.
 set -euo pipefail

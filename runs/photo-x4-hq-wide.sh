@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # photo-x4-hq, trained on once more from what runs/photo-x4-hq-on.sh made: wider data and a loss that asks for a mean of
-# PSNRs. Four short runs from one start and its successors, each on other crops, and means of their weights; then
+# PSNRs. Five short runs, each from a mean of the weights of those before and on other crops; then
 # quantization-aware training that learns from the float network alone.
 #
 #     bash runs/photo-x4-hq-wide.sh PACKAGES [DATA] [RUNS] [BEGIN]
 #
 # PACKAGES: where the Debian packages of runs/photographs.py were unpacked.
-# Expected on one core of a Zen 3 each (no AVX512-BF16), while the other core was busy: 35, 22, 28 and 19 minutes at 7 to
-# 8 crops/s, 16 of quantization-aware training at 5. The same command resumes.
+# Expected on one core of a Zen 3 each (no AVX512-BF16), while the other core was busy: 35, 22, 28, 19 and 15
+# minutes at 7 to 8 crops/s; 12 of quantization-aware training on both. The same command resumes.
 # Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.
 # Pictures: photographs and icons whose terms allow commercial use without share-alike.
 set -euo pipefail
@@ -37,3 +37,10 @@ mean photo-x4-hq-psnr-half "$begin" "$runs/photo-x4-hq-psnr" 0.5
 mean photo-x4-hq-first "$runs/photo-x4-hq-sizes-half" "$runs/photo-x4-hq-psnr-half" 0.5
 learn photo-x4-hq-both "$runs/photo-x4-hq-first" 12800 15 "${psnr[@]}" --set train.multiscale=true
 learn photo-x4-hq-again "$runs/photo-x4-hq-first" 8000 16 "${psnr[@]}" --set train.multiscale=true --set train.warmup=200
+mean photo-x4-hq-both-half "$runs/photo-x4-hq-first" "$runs/photo-x4-hq-both" 0.5
+learn photo-x4-hq-last "$runs/photo-x4-hq-both-half" 7200 17 "${psnr[@]}" --set train.multiscale=true --set train.lr=4e-4
+mean photo-x4-hq-second "$runs/photo-x4-hq-both-half" "$runs/photo-x4-hq-again" 0.34
+mean photo-x4-hq-wide "$runs/photo-x4-hq-second" "$runs/photo-x4-hq-last" 0.4
+limner pack "$runs/photo-x4-hq-wide" --out src/limner/zoo/photo-x4-hq --data "$pictures" \
+  --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 \
+  --eval "$data/sr/test/Set5" --eval "$data/sr/test/Set14" --eval "$data/sr/test/BSD100"

@@ -2,7 +2,7 @@
 //
 // A weight of a depthwise kernel gets the product of two pictures, its input shifted and the gradient of its output,
 // summed over all pixels. That is one multiply-add for each weight and pixel, so everything else must be cheap: rows
-// are widened to float once, 32 channels at a time, and stay in the L1 cache while the sums stay in registers.
+// are widened to float once, a cache line of channels at a time, and stay in the L1 cache, the sums in registers.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
