@@ -42,5 +42,5 @@ learn photo-x4-hq-last "$runs/photo-x4-hq-both-half" 7200 17 "${psnr[@]}" --set 
 mean photo-x4-hq-second "$runs/photo-x4-hq-both-half" "$runs/photo-x4-hq-again" 0.34
 mean photo-x4-hq-wide "$runs/photo-x4-hq-second" "$runs/photo-x4-hq-last" 0.4
 limner pack "$runs/photo-x4-hq-wide" --out src/limner/zoo/photo-x4-hq --data "$pictures" \
-  --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 \
+  --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 --set train.threads=2 \
   --eval "$data/sr/test/Set5" --eval "$data/sr/test/Set14" --eval "$data/sr/test/BSD100"

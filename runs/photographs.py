@@ -15,17 +15,17 @@ longer shows, to two sizes, and cut into squares of 512 pixels; squares with nex
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from graphics import SIDE, described_in
 from PIL import Image
 
 with contextlib.suppress(ImportError):
     import pillow_jxl  # noqa: F401  registers JPEG XL with Pillow
 
-SIDE, LONGEST, LEAST_DETAIL = 512, (1920, 1080), 3.0
+LONGEST, LEAST_DETAIL = (1920, 1080), 3.0
 BACKGROUNDS = "usr/share/backgrounds"
 THEMES = "usr/share/wordpress/wp-content/themes"
 CC0, BY = "CC0-1.0", "CC-BY-4.0"
@@ -112,7 +112,7 @@ def cut(packages: Path, out: Path) -> list[dict[str, str]]:
 def main(packages: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = cut(packages, out)
-    (out / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    described_in(out, rows)
     print(f"{len(rows)} pictures of {len({row['group'] for row in rows})} photographs in {out}", file=sys.stderr)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -183,23 +182,29 @@ def centre(network: Upscaler, low: Tensor) -> None:
     A depthwise or grouped layer hands its sums to a 1x1 layer without an activation between them, on a signed grid that
     is best used around 0. Each channel's mean on `low` (N, C, h, w) leaves the bias of the first and enters the second.
     """
-    pairs = [
-        (first, second)
-        for first, second in pairwise(network.convolutions())
-        if first.groups > 1 and first.bias is not None and second.bias is not None
-    ]
-    means: dict[nn.Module, Tensor] = {}  # centring one block changes nothing that another sees: one run tells them all
-    hooks = [second.register_forward_pre_hook(partial(_keep_mean, means)) for _, second in pairs]
-    network(low)
+    convolutions = network.convolutions()
+    # Centring one block changes nothing that another sees, so that one run tells them all.
+    means = _inputs(convolutions, lambda: network(low), lambda x: x.mean((0, 2, 3)))
+    for first, second in pairwise(convolutions):
+        if first.groups > 1 and first.bias is not None and second.bias is not None:
+            first.bias.sub_(means[second])
+            second.bias.add_(second.weight.flatten(1) @ means[second])
+
+
+def _inputs(
+    layers: Iterable[nn.Module], run: Callable[[], object], keep: Callable[[Tensor], Tensor]
+) -> dict[nn.Module, Tensor]:
+    """What `keep` makes of the input that reaches each layer in `run`."""
+    seen: dict[nn.Module, Tensor] = {}
+
+    def look(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen[layer] = keep(args[0])
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    run()
     for hook in hooks:
         hook.remove()
-    for first, second in pairs:
-        first.bias.sub_(means[second])  # type: ignore[union-attr]
-        second.bias.add_(second.weight.flatten(1) @ means[second])  # type: ignore[union-attr]
-
-
-def _keep_mean(means: dict[nn.Module, Tensor], layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-    means[layer] = args[0].mean((0, 2, 3))
+    return seen
 
 
 def quantize_painter(painter: Painter, noise: Tensor, text: Text, config: QuantizeConfig) -> Painter:
@@ -233,21 +238,13 @@ def integer_layers(network: nn.Module, float_layers: Sequence[str]) -> list[str]
 @torch.no_grad()
 def _put_on_grids(network: nn.Module, run: Callable[[], object], config: QuantizeConfig) -> None:
     """Replace the convolutions by integer ones, calibrated on what reaches them in `run`."""
-    seen: dict[str, Tensor] = {}
     layers = {name: network.get_submodule(name) for name in integer_layers(network, config.float_layers)}
-    hooks = [layer.register_forward_pre_hook(partial(_keep, seen, name)) for name, layer in layers.items()]
-    run()
-    for hook in hooks:
-        hook.remove()
+    seen = _inputs(layers.values(), run, _sample)
     for name, layer in layers.items():
         assert isinstance(layer, nn.Conv2d)
         conv = QuantConv2d(layer, config).eval()
-        conv.calibrate(seen[name], config.calibration)
+        conv.calibrate(seen[layer], config.calibration)
         network.set_submodule(name, conv)
-
-
-def _keep(seen: dict[str, Tensor], name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-    seen[name] = _sample(args[0])
 
 
 def _sample(values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 ABI = 1
-KERNELS, LANES = (3, 5, 7), 16  # as in csrc/depthwise.cpp
+KERNELS, CHANNELS = (3, 5, 7), 16  # as in csrc/depthwise.cpp
 POINTER, SIZE = ctypes.c_void_p, ctypes.c_int64
 Sides = int | tuple[int, ...]
 
@@ -52,7 +52,7 @@ class Conv2d(nn.Conv2d):
 
 def runs_here(x: Tensor, weight: Tensor) -> bool:
     """Whether the compiled loop makes the gradients for this input and depthwise kernel."""
-    known = weight.shape[-1] in KERNELS and len(weight) % LANES == 0 and x.dtype in (torch.bfloat16, torch.float32)
+    known = weight.shape[-1] in KERNELS and len(weight) % CHANNELS == 0 and x.dtype in (torch.bfloat16, torch.float32)
     ours = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last) and len(weight) == x.shape[1]
     return known and ours and library() is not None
 
