@@ -1,6 +1,6 @@
 """Prints the time that the gradient of one kernel takes, then crops a second of a training step in bf16 (forward and
-backward, batch 16, crops of 48, one thread): as torch does it, and with our gradients of depthwise layers. Half a minute
-on a quiet core with AVX512-BF16, many on one without.
+backward, batch 16, crops of 48, one thread): as torch does it, and with our gradients of depthwise layers. Half a
+minute on a quiet core with AVX512-BF16, many on one without.
 """
 
 import time
