@@ -1,8 +1,10 @@
-"""Cuts training pictures from freely licensed photographs in Debian packages.
+"""Cuts training pictures from freely licensed photographs in packages of Debian and npm.
 
-    apt-get download budgie-backgrounds lomiri-wallpapers-16.04 \
-      wordpress-theme-twentytwentyfour wordpress-theme-twentytwentyfive
+    apt-get download budgie-backgrounds lomiri-wallpapers-16.04 wordpress-theme-twentytwentyone \
+      wordpress-theme-twentytwentytwo wordpress-theme-twentytwentyfour wordpress-theme-twentytwentyfive
     for each in *.deb; do dpkg-deb -x "$each" PACKAGES; done
+    npm pack tabler-ui@0.0.34 wallpapers@1.0.0
+    for each in *.tgz; do mkdir PACKAGES/"$each"; tar -xzf "$each" -C PACKAGES/"$each"; done
     pip install pillow-jxl-plugin   # newer budgie-backgrounds are JPEG XL
     python runs/photographs.py PACKAGES OUT
 
@@ -25,10 +27,10 @@ from PIL import Image
 with contextlib.suppress(ImportError):
     import pillow_jxl  # noqa: F401  registers JPEG XL with Pillow
 
-LONGEST, LEAST_DETAIL = (1920, 1080), 3.0
+LONGEST, APART, LEAST_DETAIL = (1920, 1080), 1.3, 3.0
 BACKGROUNDS = "usr/share/backgrounds"
 THEMES = "usr/share/wordpress/wp-content/themes"
-CC0, BY = "CC0-1.0", "CC-BY-4.0"
+CC0, BY, UNSPLASH = "CC0-1.0", "CC-BY-4.0", "Unsplash licence / CC0 (Unsplash photo)"
 # folder, names without their ending, licence, who is to be named
 PHOTOGRAPHS = (
     (
@@ -63,6 +65,48 @@ PHOTOGRAPHS = (
         CC0,
         "wordpress-theme-twentytwentyfive, rawpixel",
     ),
+    (
+        f"{THEMES}/twentytwentyone/assets/images",
+        "Daffodils Reading in-the-bois-de-boulogne playing-in-the-sand roses-tremieres-hollyhocks-1884 "
+        "self-portrait-1885 the-garden-at-bougival-1884 villa-with-orange-trees-nice young-woman-in-mauve",
+        CC0,
+        "wordpress-theme-twentytwentyone, paintings in the public domain",
+    ),
+    (
+        f"{THEMES}/twentytwentytwo/assets/images",
+        "bird-on-salmon ducks flight-path-on-gray-c",
+        CC0,
+        "wordpress-theme-twentytwentytwo, rawpixel",
+    ),
+    (
+        "package/dist/demo/photos",
+        "adrian-infernus-281832-1500 ales-krivec-107499-1500 alex-bertha-316137-1500 anders-jilden-307322-1500 "
+        "andrew-neel-141710-1500 aneta-ivanova-776-1500 anthony-intraversato-257182-1500 "
+        "artem-sapegin-229391-1500 bobby-burch-145906-1500 casey-horner-339165-1500 christian-joudrey-96208-1500 "
+        "christoph-bengtsson-lissalde-80291-1500 clarisse-meyer-122804-1500 cristina-gottardi-259243-1500 "
+        "david-klaasen-54203-1500 david-marcu-114194-1500 davide-cantelli-139887-1500 dino-reichmuth-84359-1500 "
+        "eberhard-grossgasteiger-311213-1500 geran-de-klerk-290418-1500 grant-ritchie-338179-1500 "
+        "ilnur-kalimullin-218996-1500 jakob-owens-224352-1500 jeremy-bishop-330225-1500 jonatan-pie-226191-1500 "
+        "josh-calabrese-66153-1500 joshua-earle-157231-1500 mahkeo-222765-1500 matt-barrett-339981-1500 "
+        "nathan-anderson-297460-1500 nathan-anderson-316188-1500 nathan-dumlao-287713-1500 "
+        "nicolas-picard-208276-1500 oskar-vertetics-53043-1500 priscilla-du-preez-181896-1500 "
+        "ricardo-gomez-angel-262359-1500 sam-ferrara-136526-1500 sean-afnan-244576-1500 "
+        "sophie-higginbottom-133982-1500 stefan-kunze-26932-1500 stefan-stefancik-105376-1500 "
+        "sweet-ice-cream-photography-143023-1500 tatyana-dobreva-288463-1500 teddy-kelley-109202-1500 "
+        "tim-bogdanov-97988-1500 tim-marshall-173957-1500 tom-barrett-318952-1500 vladimir-kudinov-12761-1500 "
+        "web-agency-29200-1500 wil-stewart-18242-1500",
+        UNSPLASH,
+        "tabler-ui 0.0.34, photographers of Unsplash",
+    ),
+    (
+        "package",
+        "albert-s-XrvrRXJORPU-unsplash aston-yao-Ebz3RWJTJrE-unsplash franck-v-1JePildXM7g-unsplash "
+        "hector-j-rivas-1FxMET2U5dU-unsplash karim-manjra-RxenDIopGN4-unsplash karim-manjra-gVa7zpwsxZo-unsplash "
+        "karim-manjra-rYDiAOGTJkc-unsplash milad-b-fakurian-LYPZ29ve8mI-unsplash "
+        "rui-matayoshi-IfC4e4sdEYc-unsplash wolfgang-hasselmann-rLMQd-ku5Hk-unsplash",
+        UNSPLASH,
+        "wallpapers 1.0.0, photographers of Unsplash",
+    ),
 )
 
 
@@ -75,8 +119,9 @@ def found(packages: Path, folder: str, stem: str) -> Path:
 
 
 def reduced(picture: Image.Image) -> list[Image.Image]:
-    """The picture on at most LONGEST pixels, and on at most four fifths of what the file has."""
-    factors = sorted({max(max(picture.size) / longest, 1.25) for longest in LONGEST})
+    """The picture on at most LONGEST pixels, and on at most four fifths of what the file has; no size almost twice."""
+    first, second = (max(max(picture.size) / longest, 1.25) for longest in LONGEST)
+    factors = [first, second] if second > APART * first else [first]
     sizes = [(int(picture.width / factor), int(picture.height / factor)) for factor in factors]
     return [picture.resize(size, Image.Resampling.LANCZOS) for size in sizes]
 

@@ -170,6 +170,7 @@ class LossConfig(Section):
     """L = sum_k alpha_k * L_k over the levels, plus the adversarial term when it is on."""
 
     pixel: Literal["l1", "charbonnier", "l2", "log_l2"] = "charbonnier"
+    least: float = Field(default=1e-4, gt=0, description="log_l2: mean squared error that is small enough")
     alphas: tuple[float, ...] = Field(default=(0.1, 1.0), description="weight of each level, coarse to fine")
     fourier: float = Field(default=0.0, ge=0, description="weight of the L1 distance of the Fourier transforms")
     l2_share: float = Field(default=0.15, ge=0, le=1, description="last share of the run that is trained on L2 alone")

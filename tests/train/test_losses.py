@@ -48,6 +48,13 @@ def test_log_l2_weighs_an_error_by_its_picture() -> None:
     assert fine / coarse == pytest.approx(0.1 / 0.02)
 
 
+def test_log_l2_counts_flat_pictures_less_when_told_so() -> None:
+    flat, target = torch.full((1, 3, 8, 8), 0.01), torch.zeros(1, 3, 8, 8)
+    config = LossConfig(pixel="log_l2", alphas=(1.0,), least=1e-3)
+    assert multilevel([flat], target, config).item() == log_l2(flat, target, least=1e-3).item()
+    assert multilevel([flat], target, config).item() == pytest.approx(0.01 * math.log(1e-4 + 1e-3))
+
+
 def test_orthonormal_fourier_ignores_picture_size() -> None:
     torch.manual_seed(0)
     small, large = (fourier_l1(torch.randn(1, 1, n, n), torch.zeros(1, 1, n, n)) for n in (32, 128))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,8 @@ def log_l2(picture: Tensor, target: Tensor, least: float = 1e-4) -> Tensor:
     """0.01 * log(MSE + least) of every picture, their mean: minus the mean PSNR, on the scale of an absolute loss.
 
     What a mean of PSNRs asks for: an error counts by its share of its picture's (minus the PSNR as a loss: Chen et al.
-    2021, HINet). `least` keeps flat crops from counting for everything (1e-4 is 40 dB).
+    2021, HINet). `least` keeps flat crops, of which a picture's error hardly has any, from counting for everything
+    (1e-4 is 40 dB, 1e-3 30 dB).
     """
     return (picture - target).square().mean((1, 2, 3)).add(least).log().mean() * 0.01
 
@@ -48,6 +50,11 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def pixel_loss(config: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of one level that `config` names."""
+    return partial(log_l2, least=config.least) if config.pixel == "log_l2" else PIXEL[config.pixel]
+
+
 def multilevel(pictures: Sequence[Tensor], target: Tensor, config: LossConfig, only_l2: bool = False) -> Tensor:
     """sum_k alpha_k * L_k(f_k(x), y_k), y_k being the target resampled to the size of level k.
 
@@ -60,7 +67,7 @@ def multilevel(pictures: Sequence[Tensor], target: Tensor, config: LossConfig, o
         if only_l2:
             total = total + alpha * 20 * l2(picture, truth)
         else:
-            total = total + alpha * PIXEL[config.pixel](picture, truth)
+            total = total + alpha * pixel_loss(config)(picture, truth)
             if config.fourier:
                 total = total + alpha * config.fourier * fourier_l1(picture, truth)
     return total
@@ -85,5 +92,5 @@ def level_by_level(pictures: Sequence[Tensor], targets: Sequence[Tensor], config
     total = targets[-1].new_zeros(())
     for alpha, picture, target in zip(config.alphas, pictures, targets, strict=True):
         if alpha:
-            total = total + alpha * PIXEL[config.pixel](picture, target)
+            total = total + alpha * pixel_loss(config)(picture, target)
     return total
