@@ -2,11 +2,10 @@
 
     python runs/views.py PACKAGES DATA OUT [EACH]
 
-PACKAGES: as in photographs.py; DATA: the folder that holds sr/train. A network of 330,000 weights learns the few hundred
-pictures of runs/photographs.py by heart (docs/log.md, 2026-11-30), so it is shown no picture twice in the same place:
-EACH (default 12) views of 512 x 512 of every photograph, and half as many of 256 x 256 of every square of sr/train whose
-terms allow it. The same numbers cut the same views. A photograph is always reduced, by at least a quarter, so that neither
-its compression nor the turning shows.
+PACKAGES: as in photographs.py; DATA: the folder that holds sr/train. Even a network of 330,000 weights learns a few
+hundred pictures by heart (docs/log.md, 2026-11-30), so it sees many sides of each: EACH (default 12) views of 512 x 512
+of every photograph, and half as many of 256 x 256 of every square of sr/train whose terms allow it. The same numbers
+cut the same views. A photograph is always reduced, by a fifth or more, so that neither compression nor turning shows.
 """
 
 from __future__ import annotations
@@ -109,18 +108,11 @@ def views(photograph: Photograph, count: int, seed: int) -> Iterator[Image.Image
 
 def write(photograph: Photograph, count: int, seed: int, out: Path) -> list[dict[str, str]]:
     """The views as files; their metadata."""
-    rows = []
+    rows, about = [], {key: getattr(photograph, key) for key in ("group", "license", "source")}
     for number, view in enumerate(views(photograph, count, seed)):
         name = f"{Path(photograph.group).stem}_{seed:04d}_{number:02d}.png"
         view.save(out / name, compress_level=1)
-        rows.append(
-            {
-                "file_name": name,
-                "group": photograph.group,
-                "license": photograph.license,
-                "source": photograph.source,
-            }
-        )
+        rows.append({"file_name": name} | about)
     return rows
 
 
@@ -144,4 +136,4 @@ def main(packages: Path, data: Path, out: Path, each: int = 12) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), *map(int, sys.argv[4:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))
