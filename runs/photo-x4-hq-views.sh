@@ -6,8 +6,8 @@
 #     bash runs/photo-x4-hq-views.sh PACKAGES [DATA] [RUNS] [BEGIN]
 #
 # PACKAGES: where the packages of runs/photographs.py were unpacked.
-# Expected on two cores of a Zen 3 (no AVX512-BF16): 3 minutes for the views, 18 for each round at 7 to 8 crops/s a core,
-# 12 for quantization-aware training. The same command resumes.
+# Expected on two cores of a Zen 3 (no AVX512-BF16): 7 minutes for the pictures, 18 for a round of 8,000 crops at 7 to 8
+# crops/s a core, 12 for quantization-aware training. The same command resumes.
 # Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.
 # Pictures: photographs and icons whose terms allow commercial use without share-alike.
 set -euo pipefail
@@ -15,29 +15,44 @@ packages=$1
 data=${2:-../shared/data}
 runs=${3:-out/runs}
 begin=${4:-photo-x4-hq}
-pictures="$runs/photos-views"
+few="$runs/photos-views" more="$runs/photos-views-560"
 mkdir -p "$runs"
-# Memory on huge pages, and kept: a step frees and asks for a gigabyte.
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=16000000000:glibc.malloc.mmap_max=0:glibc.malloc.top_pad=1000000000
+# Large pages, and freed memory is kept: a step asks for a gigabyte and gives it back.
+keep=trim_threshold=16000000000:glibc.malloc.mmap_max=0:glibc.malloc.top_pad=1000000000
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.$keep
 
-learn() { # NAME BEGIN RATE LAST SEED LEAST
-  limner train photo-x4-hq --data "$pictures" --out "$runs/$1" --set "train.init=$2" --set train.images=8000 \
-    --set train.seed="$5" --set model.levels=1 --set "loss.alphas=[1.0]" --set train.batch=8 --set train.lr="$3" \
-    --set train.lr_final="$4" --set train.warmup=160 --set train.ema=0.998 --set train.checkpoint_every=2000 \
-    --set train.threads=1 --set loss.pixel=log_l2 --set loss.l2_share=0 --set loss.least="$6"
+pictures() { # FOLDER DRAWINGS
+  [ -e "$1/views/metadata.jsonl" ] && return
+  python runs/graphics.py "$data" "$1" "$2"
+  python runs/photographs.py "$packages" "$1/packages"
+  python runs/views.py "$packages" "$data" "$1/views"
+}
+learn() { # NAME BEGIN PICTURES CROPS RATE LAST LEAST SEED [SETTINGS...]
+  limner train photo-x4-hq --data "$3" --out "$runs/$1" --set "train.init=$2" --set train.images="$4" \
+    --set train.lr="$5" --set train.lr_final="$6" --set loss.least="$7" --set train.seed="$8" \
+    --set loss.pixel=log_l2 --set loss.l2_share=0 --set model.levels=1 --set "loss.alphas=[1.0]" --set train.batch=8 \
+    --set train.warmup=160 --set train.ema=0.998 --set train.threads=1 --set train.checkpoint_every=2000 "${@:9}"
 }
 mean() { # NAME FIRST SECOND SHARE
   [ -e "$runs/$1" ] || limner blend "$2" "$3" --share "$4" --out "$runs/$1"
 }
-turn() { # NUMBER BEGIN RATE LAST
-  learn "photo-x4-hq-$1a" "$2" "$3" "$4" "$1" 1e-4 &
-  learn "photo-x4-hq-$1b" "$2" "$3" "$4" "100$1" 1e-3
-  wait %1
-  mean "photo-x4-hq-$1" "$runs/photo-x4-hq-$1a" "$runs/photo-x4-hq-$1b" 0.5
+turn() { # NUMBER BEGIN PICTURES CROPS RATE LAST LEASTS [SETTINGS...]
+  local name="photo-x4-hq-turn-$1"
+  learn "$name-a" "$2" "$3" "$4" "$5" "$6" "${7% *}" "$1" "${@:8}" &
+  learn "$name-b" "$2" "$3" "$4" "$5" "$6" "${7#* }" "100$1" "${@:8}"
+  wait $!
+  mean "$name" "$runs/$name-a" "$runs/$name-b" 0.5
 }
 
-if [ ! -e "$pictures/views/metadata.jsonl" ]; then
-  python runs/graphics.py "$data" "$pictures" 240
-  python runs/photographs.py "$packages" "$pictures/packages"
-  python runs/views.py "$packages" "$data" "$pictures/views"
-fi
+pictures "$few" 240
+turn 1 "$begin" "$few" 8000 5e-4 5e-4 "1e-4 1e-3"
+turn 2 "$runs/photo-x4-hq-turn-1" "$few" 8000 4.69e-4 4.69e-4 "1e-4 1e-3"
+mean photo-x4-hq-turned "$begin" "$runs/photo-x4-hq-turn-2" 0.6
+turn 3 "$runs/photo-x4-hq-turned" "$few" 8000 4e-4 2e-4 "1e-4 1e-3"
+pictures "$more" 560
+turn 4 "$runs/photo-x4-hq-turn-3" "$more" 7200 2.5e-4 1e-4 "1e-3 1e-3"
+turn 5 "$runs/photo-x4-hq-turn-4" "$more" 4800 1e-4 1e-6 "1e-3 1e-3" --set train.ema=0.995
+mean photo-x4-hq-views "$begin" "$runs/photo-x4-hq-turn-5" 0.6
+limner pack "$runs/photo-x4-hq-views" --out src/limner/zoo/photo-x4-hq --data "$more" \
+  --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 --set train.threads=2 \
+  --eval "$data/sr/test/Set5" --eval "$data/sr/test/Set14" --eval "$data/sr/test/BSD100"

@@ -5,7 +5,9 @@
 #
 #     bash runs/photo-x4-hq-wide.sh PACKAGES [DATA] [RUNS] [BEGIN]
 #
-# PACKAGES: where the Debian packages of runs/photographs.py were unpacked.
+# PACKAGES: where the packages of runs/photographs.py were unpacked (then without those of npm, twentytwentyone and
+# twentytwentytwo: 40 photographs in 225 squares).
+# What ships went on from there with runs/photo-x4-hq-views.sh.
 # Expected on one core of a Zen 3 each (no AVX512-BF16), while the other core was busy: 35, 22, 28, 19 and 15
 # minutes at 7 to 8 crops/s; 12 of quantization-aware training on both. The same command resumes.
 # Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.

@@ -9,9 +9,11 @@
     python runs/photographs.py PACKAGES OUT
 
 What ships learned from the packages of Debian unstable, 2026-11-30 (budgie-backgrounds 4.2-1, lomiri-wallpapers
-20.04.0-5, wordpress 7.1.4+dfsg1-1). Only pictures named below are read: those that the packages' own notices put under
-CC0 or CC-BY-4.0, and of these the ones with something to learn from. Every picture is reduced until compression no
-longer shows, to two sizes, and cut into squares of 512 pixels; squares with next to nothing in them are left out.
+20.04.0-5, wordpress 7.1.4+dfsg1-1; twentytwentyone and twentytwentytwo of bookworm's 6.1.9). Only pictures named below
+are read: those that the packages' own notices put under CC0, CC-BY-4.0 or in the public domain, and of these the ones
+with something to learn from; and those that have the names of Unsplash's downloads. Every picture is reduced until
+compression no longer shows, to two sizes, and cut into squares of 512 pixels; squares with next to nothing in them are
+left out.
 """
 
 from __future__ import annotations
@@ -69,8 +71,8 @@ PHOTOGRAPHS = (
         f"{THEMES}/twentytwentyone/assets/images",
         "Daffodils Reading in-the-bois-de-boulogne playing-in-the-sand roses-tremieres-hollyhocks-1884 "
         "self-portrait-1885 the-garden-at-bougival-1884 villa-with-orange-trees-nice young-woman-in-mauve",
-        CC0,
-        "wordpress-theme-twentytwentyone, paintings in the public domain",
+        "public domain",
+        "wordpress-theme-twentytwentyone, Berthe Morisot",
     ),
     (
         f"{THEMES}/twentytwentytwo/assets/images",
@@ -114,7 +116,7 @@ def found(packages: Path, folder: str, stem: str) -> Path:
     """The picture of that name, in whatever format this version of the package has it."""
     files = [path for path in packages.glob(f"**/{folder}/{stem}.*") if path.suffix in {".jpg", ".jxl", ".webp"}]
     if not files:
-        raise SystemExit(f"{packages} has no {folder}/{stem}.*: unpack the four packages there (see this file's head)")
+        raise SystemExit(f"{packages} has no {folder}/{stem}.*: unpack the packages there (see this file's head)")
     return files[0]
 
 

@@ -5,7 +5,8 @@
 PACKAGES: as in photographs.py; DATA: the folder that holds sr/train. Even a network of 330,000 weights learns a few
 hundred pictures by heart (docs/log.md, 2026-11-30), so it sees many sides of each: EACH (default 12) views of 512 x 512
 of every photograph, and half as many of 256 x 256 of every square of sr/train whose terms allow it. The same numbers
-cut the same views. A photograph is always reduced, by a fifth or more, so that neither compression nor turning shows.
+cut the same views. Where it is large enough a photograph is reduced by a fifth or more, so that neither compression nor
+turning shows.
 """
 
 from __future__ import annotations
