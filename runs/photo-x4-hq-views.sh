@@ -15,17 +15,17 @@ packages=$1
 data=${2:-../shared/data}
 runs=${3:-out/runs}
 begin=${4:-photo-x4-hq}
-few="$runs/photos-views" more="$runs/photos-views-560"
+few="$runs/photos-views" more="$runs/photos-views-560" plain="$runs/photos-plain"
 mkdir -p "$runs"
 # Large pages, and freed memory is kept: a step asks for a gigabyte and gives it back.
 keep=trim_threshold=16000000000:glibc.malloc.mmap_max=0:glibc.malloc.top_pad=1000000000
 export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.$keep
 
 pictures() { # FOLDER DRAWINGS
-  [ -e "$1/views/metadata.jsonl" ] && return
+  [ -e "$1/packages/metadata.jsonl" ] && return
   python runs/graphics.py "$data" "$1" "$2"
+  if [ "$1" != "$plain" ]; then python runs/views.py "$packages" "$data" "$1/views"; fi
   python runs/photographs.py "$packages" "$1/packages"
-  python runs/views.py "$packages" "$data" "$1/views"
 }
 learn() { # NAME BEGIN PICTURES CROPS RATE LAST LEAST SEED [SETTINGS...]
   limner train photo-x4-hq --data "$3" --out "$runs/$1" --set "train.init=$2" --set train.images="$4" \
@@ -53,6 +53,7 @@ pictures "$more" 560
 turn 4 "$runs/photo-x4-hq-turn-3" "$more" 7200 2.5e-4 1e-4 "1e-3 1e-3"
 turn 5 "$runs/photo-x4-hq-turn-4" "$more" 4800 1e-4 1e-6 "1e-3 1e-3" --set train.ema=0.995
 mean photo-x4-hq-views "$begin" "$runs/photo-x4-hq-turn-5" 0.6
-limner pack "$runs/photo-x4-hq-views" --out src/limner/zoo/photo-x4-hq --data "$more" \
-  --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 --set train.threads=2 \
+pictures "$plain" 120
+limner pack "$runs/photo-x4-hq-views" --out src/limner/zoo/photo-x4-hq --data "$plain" \
+  --set train.multiscale=true --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 --set train.threads=2 \
   --eval "$data/sr/test/Set5" --eval "$data/sr/test/Set14" --eval "$data/sr/test/BSD100"
