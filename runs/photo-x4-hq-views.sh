@@ -6,7 +6,7 @@
 #     bash runs/photo-x4-hq-views.sh PACKAGES [DATA] [RUNS] [BEGIN]
 #
 # PACKAGES: where the packages of runs/photographs.py were unpacked.
-# Expected on two cores of a Zen 3 (no AVX512-BF16): 7 minutes for the pictures, 18 for a round of 8,000 crops at 7 to 8
+# Expected on two cores of a Zen 3 (no AVX512-BF16): 10 minutes for the pictures, 18 for a round of 8,000 crops at 7 to 8
 # crops/s a core, 12 for quantization-aware training. The same command resumes.
 # Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.
 # Pictures: photographs and icons whose terms allow commercial use without share-alike.
@@ -21,11 +21,8 @@ mkdir -p "$runs"
 keep=trim_threshold=16000000000:glibc.malloc.mmap_max=0:glibc.malloc.top_pad=1000000000
 export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.$keep
 
-pictures() { # FOLDER DRAWINGS
-  [ -e "$1/packages/metadata.jsonl" ] && return
-  python runs/graphics.py "$data" "$1" "$2"
-  if [ "$1" != "$plain" ]; then python runs/views.py "$packages" "$data" "$1/views"; fi
-  python runs/photographs.py "$packages" "$1/packages"
+drawn() { # FOLDER COUNT
+  [ -e "$1/graphics/metadata.jsonl" ] || python runs/graphics.py "$data" "$1" "$2"
 }
 learn() { # NAME BEGIN PICTURES CROPS RATE LAST LEAST SEED [SETTINGS...]
   limner train photo-x4-hq --data "$3" --out "$runs/$1" --set "train.init=$2" --set train.images="$4" \
@@ -44,16 +41,21 @@ turn() { # NUMBER BEGIN PICTURES CROPS RATE LAST LEASTS [SETTINGS...]
   mean "$name" "$runs/$name-a" "$runs/$name-b" 0.5
 }
 
-pictures "$few" 240
+[ -e "$more/packages/metadata.jsonl" ] || python runs/photographs.py "$packages" "$more/packages"
+[ -e "$more/views/metadata.jsonl" ] || python runs/views.py "$packages" "$data" "$more/views"
+drawn "$plain" 120
+drawn "$few" 240
+drawn "$more" 560
+cp -rn "$more/packages" "$plain/"
+cp -rn "$more/packages" "$more/views" "$few/"
 turn 1 "$begin" "$few" 8000 5e-4 5e-4 "1e-4 1e-3"
 turn 2 "$runs/photo-x4-hq-turn-1" "$few" 8000 4.69e-4 4.69e-4 "1e-4 1e-3"
 mean photo-x4-hq-turned "$begin" "$runs/photo-x4-hq-turn-2" 0.6
 turn 3 "$runs/photo-x4-hq-turned" "$few" 8000 4e-4 2e-4 "1e-4 1e-3"
-pictures "$more" 560
 turn 4 "$runs/photo-x4-hq-turn-3" "$more" 7200 2.5e-4 1e-4 "1e-3 1e-3"
 turn 5 "$runs/photo-x4-hq-turn-4" "$more" 4800 1e-4 1e-6 "1e-3 1e-3" --set train.ema=0.995
 mean photo-x4-hq-views "$begin" "$runs/photo-x4-hq-turn-5" 0.6
-pictures "$plain" 120
 limner pack "$runs/photo-x4-hq-views" --out src/limner/zoo/photo-x4-hq --data "$plain" \
-  --set train.multiscale=true --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 --set train.threads=2 \
+  --set train.multiscale=true --set quantize.distill=1 --set quantize.images=5600 --set train.ema=0.995 \
+  --set train.threads=2 \
   --eval "$data/sr/test/Set5" --eval "$data/sr/test/Set14" --eval "$data/sr/test/BSD100"

@@ -11,7 +11,6 @@ turning shows.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import sys
 from collections.abc import Iterator
@@ -26,9 +25,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from limner.config import DataConfig
 from limner.data.records import open_records, select
-
-with contextlib.suppress(ImportError):
-    import pillow_jxl  # noqa: F401  registers JPEG XL with Pillow
+from limner.recipes import NOT_SHIPPABLE
 
 LONGEST, REDUCED, FINER, PASTED = 2400, 1.25, 4, 0.25
 
@@ -121,7 +118,7 @@ def photographs(packages: Path, data: Path) -> Iterator[Photograph]:
     for folder, stems, licence, credit in PHOTOGRAPHS:
         for stem in stems.split():
             yield Photograph(found(packages, folder, stem), stem, licence, credit, SIDE)
-    allowed = DataConfig(exclude_licenses=("by-sa", "non-commercial"))
+    allowed = DataConfig(exclude_licenses=NOT_SHIPPABLE)
     for record in select(open_records(data / "sr/train", allowed), allowed):
         yield Photograph(record.read(), record.group, record.license, record.source, SIDE // 2)
 

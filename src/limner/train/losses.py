@@ -30,8 +30,8 @@ def log_l2(picture: Tensor, target: Tensor, least: float = 1e-4) -> Tensor:
     """0.01 * log(MSE + least) of every picture, their mean: minus the mean PSNR, on the scale of an absolute loss.
 
     What a mean of PSNRs asks for: an error counts by its share of its picture's (minus the PSNR as a loss: Chen et al.
-    2021, HINet). `least` keeps flat crops, of which a picture's error hardly has any, from counting for everything
-    (1e-4 is 40 dB, 1e-3 30 dB).
+    2021, HINet). `least` keeps flat crops, which add next to nothing to a picture's error, from counting for
+    everything (1e-4 is 40 dB, 1e-3 30 dB).
     """
     return (picture - target).square().mean((1, 2, 3)).add(least).log().mean() * 0.01
 
@@ -46,7 +46,6 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": l1,
     "charbonnier": charbonnier,
     "l2": l2,
-    "log_l2": log_l2,
 }
 
 
