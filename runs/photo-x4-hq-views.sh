@@ -17,28 +17,11 @@ runs=${3:-out/runs}
 begin=${4:-photo-x4-hq}
 few="$runs/photos-views" more="$runs/photos-views-560" plain="$runs/photos-plain"
 mkdir -p "$runs"
-# Large pages, and freed memory is kept: a step asks for a gigabyte and gives it back.
-keep=trim_threshold=16000000000:glibc.malloc.mmap_max=0:glibc.malloc.top_pad=1000000000
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.$keep
+name=photo-x4-hq-turn
+. "${BASH_SOURCE%/*}/rounds.sh"
 
 drawn() { # FOLDER COUNT
   [ -e "$1/graphics/metadata.jsonl" ] || python runs/graphics.py "$data" "$1" "$2"
-}
-learn() { # NAME BEGIN PICTURES CROPS RATE LAST LEAST SEED [SETTINGS...]
-  limner train photo-x4-hq --data "$3" --out "$runs/$1" --set "train.init=$2" --set train.images="$4" \
-    --set train.lr="$5" --set train.lr_final="$6" --set loss.least="$7" --set train.seed="$8" \
-    --set loss.pixel=log_l2 --set loss.l2_share=0 --set model.levels=1 --set "loss.alphas=[1.0]" --set train.batch=8 \
-    --set train.warmup=160 --set train.ema=0.998 --set train.threads=1 --set train.checkpoint_every=2000 "${@:9}"
-}
-mean() { # NAME FIRST SECOND SHARE
-  [ -e "$runs/$1" ] || limner blend "$2" "$3" --share "$4" --out "$runs/$1"
-}
-turn() { # NUMBER BEGIN PICTURES CROPS RATE LAST LEASTS [SETTINGS...]
-  local name="photo-x4-hq-turn-$1"
-  learn "$name-a" "$2" "$3" "$4" "$5" "$6" "${7% *}" "$1" "${@:8}" &
-  learn "$name-b" "$2" "$3" "$4" "$5" "$6" "${7#* }" "100$1" "${@:8}"
-  wait $!
-  mean "$name" "$runs/$name-a" "$runs/$name-b" 0.5
 }
 
 [ -e "$more/packages/metadata.jsonl" ] || python runs/photographs.py "$packages" "$more/packages"

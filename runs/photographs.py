@@ -3,32 +3,46 @@
     apt-get download budgie-backgrounds lomiri-wallpapers-16.04 wordpress-theme-twentytwentyone \
       wordpress-theme-twentytwentytwo wordpress-theme-twentytwentyfour wordpress-theme-twentytwentyfive
     for each in *.deb; do dpkg-deb -x "$each" PACKAGES; done
-    npm pack tabler-ui@0.0.34 wallpapers@1.0.0
+    npm pack tabler-ui@0.0.34 wallpapers@1.0.0 @d-oit/hinode-mod-image-lightbox-gallery@1.2.5 \
+      @felds/progressive-picture@0.0.0 @findthebrink/responsive-images@0.1.1 @lowcodeunit/landing-pages-demo@1.14.150 \
+      funny-dog-pictures@1.0.0 gatsby-portfolio-story@1.0.1 gatsby-starter-empress@0.1.0 \
+      gatsby-starter-hero-blog@2.0.0 gatsby-starter-heydays@0.0.2 gatsby-starter-lamma@1.1.0 \
+      gatsby-starter-uno@1.0.0-2 gatsby-theme-portfolio-minimal-james@1.0.2 himanshu-portfolio@0.0.0 \
+      landing-page-3d@0.3.0 spa-portfolio@0.1.1
     for each in *.tgz; do mkdir PACKAGES/"$each"; tar -xzf "$each" -C PACKAGES/"$each"; done
-    pip install pillow-jxl-plugin   # newer budgie-backgrounds are JPEG XL
+    for each in endless-sky-data endless-sky-high-dpi; do
+      apt-get download "$each" && dpkg-deb -x "$each"_*.deb PACKAGES/"$each"; done
+    pip install python-debian pillow-jxl-plugin   # newer budgie-backgrounds are JPEG XL
     python runs/photographs.py PACKAGES OUT
 
 What ships learned from the packages of Debian unstable, 2026-11-30 (budgie-backgrounds 4.2-1, lomiri-wallpapers
-20.04.0-5, wordpress 7.1.4+dfsg1-1; twentytwentyone and twentytwentytwo of bookworm's 6.1.9). Only pictures named below
-are read: those that the packages' own notices put under CC0, CC-BY-4.0 or in the public domain, and of these the ones
-with something to learn from; and those that have the names of Unsplash's downloads. Every picture is reduced until
-compression no longer shows, to two sizes, and cut into squares of 512 pixels; squares with next to nothing in them are
-left out.
+20.04.0-5, endless-sky-data 0.11.2-1, endless-sky-high-dpi 0.11.0-1, wordpress 7.1.4+dfsg1-1; twentytwentyone and
+twentytwentytwo of bookworm's 6.1.9). Only pictures named below are read: those that the packages' own notices put under
+CC0, CC-BY-4.0 or in the public domain, and of these the ones with something to learn from; and those that have the
+names of Unsplash's downloads. Of the game Endless Sky it is the landscapes: its notice names the terms of each picture,
+and those whose author asks for share-alike are left out. Every picture is reduced until compression no longer shows, to
+two sizes, and cut into squares of 512 pixels; squares with next to nothing in them are left out.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from debian.copyright import Copyright
 from graphics import SIDE, described_in
 from PIL import Image
 
 with contextlib.suppress(ImportError):
     import pillow_jxl  # noqa: F401  registers JPEG XL with Pillow
 
+GAME, LARGER = "endless-sky-data", "endless-sky-high-dpi"
+LANDSCAPES = "usr/share/games/endless-sky/plugins/endless-sky-high-dpi/images/land"
 LONGEST, APART, LEAST_DETAIL = (1920, 1080), 1.3, 3.0
 BACKGROUNDS = "usr/share/backgrounds"
 THEMES = "usr/share/wordpress/wp-content/themes"
@@ -109,7 +123,98 @@ PHOTOGRAPHS = (
         UNSPLASH,
         "wallpapers 1.0.0, photographers of Unsplash",
     ),
+    *(
+        ("package/**", stems, UNSPLASH, f"{package}, photographers of Unsplash")
+        for package, stems in (
+            ("@d-oit/hinode-mod-image-lightbox-gallery 1.2.5", "bave-pictures-zs7sP2J7iB8-unsplash"),
+            ("@felds/progressive-picture 0.0.0", "cameron-venti-Kc0ox1SRmV4-unsplash"),
+            (
+                "@findthebrink/responsive-images 0.1.1",
+                "ali-pazani-1646879-unsplash dmitry-zelinskiy-30959-unsplash mike-lorusso-1645001-unsplash",
+            ),
+            ("@lowcodeunit/landing-pages-demo 1.14.150", "daniel-vogel-sVothhm7iRI-unsplash"),
+            (
+                "funny-dog-pictures 1.0.0",
+                "chewy-4aVJCl7Keg8-unsplash chewy-8S0cSJ1Dy9Q-unsplash chewy-gWzTum_yMCg-unsplash "
+                "chewy-kZRX29xJq6Y-unsplash chewy-nbxffbJKPYc-unsplash valerie-elash-EcEpBIrar6Q-unsplash",
+            ),
+            (
+                "gatsby-portfolio-story 1.0.1",
+                "alvaro-reyes-qWwpHwip31M-unsplash balazs-ketyi-sScmok4Iq1o-unsplash "
+                "boxed-water-is-better-7mr6Yx-8WLc-unsplash eftakher-alam-i1VQZsU86ok-unsplash "
+                "georgie-cobbs-muOHbrFGEQY-unsplash luca-bravo-XJXWbfSo2f0-unsplash "
+                "patrick-tomasso-KGcLJwIYiac-unsplash",
+            ),
+            ("gatsby-starter-empress 0.1.0", "david-clode-13PjNBaDMcg-unsplash"),
+            (
+                "gatsby-starter-hero-blog 2.0.0",
+                "photo-1451324119451-db0ac857463c photo-1456518563096-0ff5ee08204e "
+                "photo-1463852247062-1bbca38f7805 photo-1465070845512-2b2dbdc6df66 "
+                "photo-1469461084727-4bfb496cf55a photo-1489824904134-891ab64532f1 "
+                "photo-1489900464632-5f5907edda24 photo-1490474418585-ba9bad8fd0ea "
+                "photo-1500531279542-fc8490c8ea4d photo-1507124484497-b7f446e65519 "
+                "photo-1507915600431-5292809c5ab7",
+            ),
+            ("gatsby-starter-heydays 0.0.2", "damian-ivanov-1634076-unsplash upal-patel-1634390-unsplash"),
+            ("gatsby-starter-lamma 1.1.0", "samuel-wong-0tcBXUmSHYg-unsplash"),
+            (
+                "gatsby-starter-uno 1.0.0-2",
+                "aditya-ali-HGpfvykcI5U-unsplash alexander-schimmeck-ineC_oi7NHs-unsplash "
+                "brian-nVu_pNoZYxg-unsplash caique-silva-Jn9uPCJX2Ks-unsplash "
+                "christopher-lemercier-0adw8Y-3OGA-unsplash emile-mbunzama-kqSazaTGriE-unsplash "
+                "felipe-bustillo-YXDTQ4e5wDo-unsplash houcine-ncib-6hUa_5hiDxw-unsplash "
+                "mohammed-hassan-Vg1o2mipcJc-unsplash oswaldo-ibanez-lVmJ7cxIMFA-unsplash "
+                "parker-whitson-CUADwVXAlkk-unsplash parker-whitson-HSFEeS-Jvxw-unsplash "
+                "sunyu-kim-muvYcFC8UWA-unsplash",
+            ),
+            (
+                "gatsby-theme-portfolio-minimal-james 1.0.2",
+                "charles-deluvio-DgoyKNgPiFQ-unsplash clement-h-95YRwf6CNw8-unsplash "
+                "kelly-sikkema-Hl3LUdyKRic-unsplash",
+            ),
+            ("himanshu-portfolio 0.0.0", "mike-yukhtenko-wfh8dDlNFOk-unsplash"),
+            ("spa-portfolio 0.1.1", "victoria-palacios-423143-unsplash"),
+            ("landing-page-3d 0.3.0", "ludvig-wiese-d-MfHM-jHwc-unsplash mark-farias-dt60oksDTx8-unsplash"),
+        )
+    ),
 )
+# what the notices of the game call a licence, and what we call it
+LANDSCAPE_TERMS = {"public-domain": "public domain", "CC0": CC0, "Unsplash": UNSPLASH}
+
+
+class Photograph(NamedTuple):
+    """Where it is, or what is in its file; what its squares are called after; who is to be named."""
+
+    file: Path | bytes
+    group: str
+    license: str
+    source: str
+
+    def opened(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file).convert("RGB")
+
+
+def photographs(packages: Path) -> Iterator[Photograph]:
+    """Those of PHOTOGRAPHS, and the landscapes that both notices allow, under what the game's own says."""
+    for folder, stems, licence, credit in PHOTOGRAPHS:
+        for stem in stems.split():
+            yield Photograph(found(packages, folder, stem), stem, licence, credit)
+    notices = [notice(packages, name) for name in (GAME, LARGER)]
+    for file in sorted((packages / LARGER / LANDSCAPES).glob("*@2x.*")):
+        stem = file.name.partition("@")[0]
+        terms = [stated.find_files_paragraph(f"images/land/{stem}.jpg").license.synopsis for stated in notices]
+        # a name with a hyphen ends in its photographer's, who asks for share-alike
+        if set(terms) <= set(LANDSCAPE_TERMS) and "-" not in stem:
+            yield Photograph(file, stem, LANDSCAPE_TERMS[terms[0]], f"{LARGER} 0.11.0, as its notice names them")
+
+
+def notice(packages: Path, name: str) -> Copyright:
+    """The machine-readable notice of a package of Debian."""
+    file = packages / name / "usr/share/doc" / name / "copyright"
+    if not file.exists():
+        raise SystemExit(f"{file} does not exist: unpack the packages there (see this file's head)")
+    with file.open(encoding="utf-8") as lines:
+        return Copyright(lines, strict=False)
 
 
 def found(packages: Path, folder: str, stem: str) -> Path:
@@ -145,15 +250,19 @@ def detail(square: Image.Image) -> float:
 def cut(packages: Path, out: Path) -> list[dict[str, str]]:
     """Writes the squares; their metadata. One group is one photograph."""
     rows = []
-    for folder, stems, licence, credit in PHOTOGRAPHS:
-        for stem in stems.split():
-            picture = Image.open(found(packages, folder, stem)).convert("RGB")
-            for number, square in enumerate(square for size in reduced(picture) for square in squares(size)):
-                if detail(square) >= LEAST_DETAIL:
-                    name = f"{stem}_{number}.png"
-                    square.save(out / name)
-                    rows.append({"file_name": name, "group": stem, "license": licence, "source": credit})
+    for photograph in photographs(packages):
+        parts = (square for size in reduced(photograph.opened()) for square in squares(size))
+        for number, square in enumerate(parts):
+            if detail(square) >= LEAST_DETAIL:
+                name = f"{photograph.group}_{number}.png"
+                square.save(out / name)
+                rows.append({"file_name": name} | about(photograph))
     return rows
+
+
+def about(photograph: Photograph) -> dict[str, str]:
+    """What a data folder says of each of its pictures."""
+    return {key: getattr(photograph, key) for key in ("group", "license", "source")}
 
 
 def main(packages: Path, out: Path) -> None:

@@ -1,26 +1,24 @@
 """Cuts many views of each photograph: turned, reduced, lighter or darker, some with a piece of another view on them.
 
-    python runs/views.py PACKAGES DATA OUT [EACH]
+    python runs/views.py PACKAGES DATA OUT [EACH] [SEED]
 
 PACKAGES: as in photographs.py; DATA: the folder that holds sr/train. Even a network of 330,000 weights learns a few
-hundred pictures by heart (docs/log.md, 2026-11-30), so it sees many sides of each: EACH (default 12) views of 512 x 512
-of every photograph, and half as many of 256 x 256 of every square of sr/train whose terms allow it. The same numbers
-cut the same views. Where it is large enough a photograph is reduced by a fifth or more, so that neither compression nor
-turning shows.
+hundred pictures by heart (docs/log.md, 2026-11-30), so it sees many sides of each: EACH (default 12) views of every
+photograph, and half as many of every square of sr/train whose terms allow it. The same SEED (default 11) cuts the same
+views. They are 512 x 512, of small photographs 256 x 256: each is reduced by a fifth or more, so that neither
+compression nor turning shows.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from graphics import SIDE, Draw, described_in
-from photographs import LEAST_DETAIL, PHOTOGRAPHS, detail, found
+from photographs import LEAST_DETAIL, Photograph, about, detail, photographs
 from PIL import Image, ImageChops, ImageDraw
 
 from limner.config import DataConfig
@@ -28,19 +26,7 @@ from limner.data.records import open_records, select
 from limner.recipes import NOT_SHIPPABLE
 
 LONGEST, REDUCED, FINER, PASTED = 2400, 1.25, 4, 0.25
-
-
-class Photograph(NamedTuple):
-    """Where it is, or what is in its file; what its views are called after; who is to be named."""
-
-    file: Path | bytes
-    group: str
-    license: str
-    source: str
-    side: int
-
-    def opened(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.file) if isinstance(self.file, bytes) else self.file).convert("RGB")
+WHOLE = 2**0.5 * REDUCED * SIDE  # the shortest side of which any turn of a reduced window is a part
 
 
 def turned(picture: Image.Image, side: int, draw: Draw) -> Image.Image:
@@ -48,9 +34,8 @@ def turned(picture: Image.Image, side: int, draw: Draw) -> Image.Image:
     shortest = min(picture.size)
     angle = draw.uniform(0, 90) if draw.random() < 0.7 else 0.0
     reach = abs(np.cos(np.radians(angle))) + abs(np.sin(np.radians(angle)))
-    least = max(REDUCED, max(picture.size) / LONGEST)
-    most = max(least, min(shortest / side / reach, 3 * least))
-    window = min(side * least * (most / least) ** draw.random(), shortest / reach)
+    most = max(REDUCED, min(shortest / side / reach, 3 * REDUCED))
+    window = min(side * REDUCED * (most / REDUCED) ** draw.random(), shortest / reach)
     room = window * reach / 2
     x, y = (draw.uniform(room, max(room, length - room)) for length in picture.size)
     around = picture.crop((int(x - room), int(y - room), int(x + room), int(y + room)))
@@ -89,14 +74,15 @@ def pasted(view: Image.Image, other: Image.Image, draw: Draw) -> Image.Image:
     return Image.composite(other, view, ImageChops.invert(mask) if draw.random() < 0.3 else mask)
 
 
-def views(photograph: Photograph, count: int, seed: int) -> Iterator[Image.Image]:
-    """`count` views with something in them, or fewer where ten times as many do not have it."""
-    picture, made = photograph.opened(), 0
+def views(picture: Image.Image, count: int, seed: tuple[int, int]) -> Iterator[Image.Image]:
+    """`count` views with something in them, or fewer where ten times as many do not have it; the picture shrinks."""
+    picture.thumbnail((REDUCED * LONGEST,) * 2, Image.Resampling.LANCZOS)
+    side, made = SIDE if min(picture.size) >= WHOLE else SIDE // 2, 0
     for number in range(10 * count):
-        draw = np.random.default_rng([11, seed, number])
-        view = relit(turned(picture, photograph.side, draw), draw)
+        draw = np.random.default_rng([*seed, number])
+        view = relit(turned(picture, side, draw), draw)
         if draw.random() < PASTED:
-            view = pasted(view, relit(turned(picture, photograph.side, draw), draw), draw)
+            view = pasted(view, relit(turned(picture, side, draw), draw), draw)
         if detail(view) >= LEAST_DETAIL:
             yield view
             made += 1
@@ -104,31 +90,30 @@ def views(photograph: Photograph, count: int, seed: int) -> Iterator[Image.Image
             return
 
 
-def write(photograph: Photograph, count: int, seed: int, out: Path) -> list[dict[str, str]]:
+def write(photograph: Photograph, count: int, seed: tuple[int, int], out: Path) -> list[dict[str, str]]:
     """The views as files; their metadata."""
-    rows, about = [], {key: getattr(photograph, key) for key in ("group", "license", "source")}
-    for number, view in enumerate(views(photograph, count, seed)):
-        name = f"{Path(photograph.group).stem}_{seed:04d}_{number:02d}.png"
+    rows = []
+    for number, view in enumerate(views(photograph.opened(), count, seed)):
+        name = f"{Path(photograph.group).stem}_{seed[1]:04d}_{number:02d}.png"
         view.save(out / name, compress_level=1)
-        rows.append({"file_name": name} | about)
+        rows.append({"file_name": name} | about(photograph))
     return rows
 
 
-def photographs(packages: Path, data: Path) -> Iterator[Photograph]:
-    for folder, stems, licence, credit in PHOTOGRAPHS:
-        for stem in stems.split():
-            yield Photograph(found(packages, folder, stem), stem, licence, credit, SIDE)
+def squares_known(data: Path) -> list[Photograph]:
+    """The squares of sr/train whose terms allow it."""
     allowed = DataConfig(exclude_licenses=NOT_SHIPPABLE)
-    for record in select(open_records(data / "sr/train", allowed), allowed):
-        yield Photograph(record.read(), record.group, record.license, record.source, SIDE // 2)
+    records = select(open_records(data / "sr/train", allowed), allowed)
+    return [Photograph(record.read(), record.group, record.license, record.source) for record in records]
 
 
-def main(packages: Path, data: Path, out: Path, each: int = 12) -> None:
+def main(packages: Path, data: Path, out: Path, each: int = 12, seed: int = 11) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    known = list(photographs(packages, data))
-    counts = [each if photograph.side == SIDE else each // 2 for photograph in known]
+    whole, squares = [*photographs(packages)], squares_known(data)
+    known, counts = whole + squares, [each] * len(whole) + [each // 2] * len(squares)
+    seeds = [(seed, number) for number in range(len(known))]
     with ProcessPoolExecutor(2) as pool:
-        rows = [row for part in pool.map(write, known, counts, range(len(known)), [out] * len(known)) for row in part]
+        rows = [row for part in pool.map(write, known, counts, seeds, [out] * len(known)) for row in part]
     described_in(out, rows)
     print(f"{len(rows)} views of {len(known)} pictures in {out}", file=sys.stderr)
 
