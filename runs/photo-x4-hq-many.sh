@@ -26,7 +26,7 @@ name=photo-x4-hq-many
 [ -e "$many/clipart/metadata.jsonl" ] || python runs/clipart.py "$packages" "$many/clipart" 480
 [ -e "$many/graphics/metadata.jsonl" ] || python runs/graphics.py "$data" "$many" 560
 cp -rn "$plain/packages" "$many/"
-# The last round sees more of the pictures as they are, and so more soft ones: half the drawings, each square of sr/train
+# The last round sees more of the pictures as they are, and so more soft ones: fewer drawings, each square of sr/train
 # three times.
 last="$runs/photos-many-last"
 [ -e "$last/graphics/metadata.jsonl" ] || python runs/graphics.py "$data" "$last" 240
