@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # photo-x4-hq, trained on once more from what runs/photo-x4-hq-views.sh made: four times as many photographs
 # (runs/photographs.py knows 372 landscapes of a game and 54 photographs of people, animals and things more), drawings of
-# 8,000 things (runs/clipart.py), and rounds of two runs as there.
+# 7,000 things (runs/clipart.py), and rounds of two runs as there.
 #
 #     bash runs/photo-x4-hq-many.sh PACKAGES [DATA] [RUNS] [BEGIN]
 #
 # PACKAGES: where the packages of runs/photographs.py and runs/clipart.py were unpacked.
-# Expected on two cores of a Zen 3 (no AVX512-BF16): 15 minutes for the pictures, 20 for a round of 9,600 crops at 8
+# Expected on two cores of a Zen 3 (no AVX512-BF16): about half an hour for the pictures, 20 minutes for a round of 9,600 crops at 8
 # crops/s a core, 20 for quantization-aware training. The same command resumes.
 # Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.
 # Pictures: photographs and drawings whose terms allow commercial use without share-alike.

@@ -5,7 +5,8 @@
 #
 #     bash runs/photo-x4-hq-views.sh PACKAGES [DATA] [RUNS] [BEGIN]
 #
-# PACKAGES: where the packages of runs/photographs.py were unpacked.
+# PACKAGES: where the packages of runs/photographs.py were unpacked; it knew 115 photographs when this ran, and knows 541
+# since runs/photo-x4-hq-many.sh, where what ships went on.
 # Expected on two cores of a Zen 3 (no AVX512-BF16): 10 minutes for the pictures, 18 for a round of 8,000 crops at 7 to 8
 # crops/s a core, 12 for quantization-aware training. The same command resumes.
 # Expected scores: docs/log.md, 2026-11-30; the manifest of the bundle holds what `pack` measured.

@@ -123,61 +123,47 @@ PHOTOGRAPHS = (
         UNSPLASH,
         "wallpapers 1.0.0, photographers of Unsplash",
     ),
-    *(
-        ("package/**", stems, UNSPLASH, f"{package}, photographers of Unsplash")
-        for package, stems in (
-            ("@d-oit/hinode-mod-image-lightbox-gallery 1.2.5", "bave-pictures-zs7sP2J7iB8-unsplash"),
-            ("@felds/progressive-picture 0.0.0", "cameron-venti-Kc0ox1SRmV4-unsplash"),
-            (
-                "@findthebrink/responsive-images 0.1.1",
-                "ali-pazani-1646879-unsplash dmitry-zelinskiy-30959-unsplash mike-lorusso-1645001-unsplash",
-            ),
-            ("@lowcodeunit/landing-pages-demo 1.14.150", "daniel-vogel-sVothhm7iRI-unsplash"),
-            (
-                "funny-dog-pictures 1.0.0",
-                "chewy-4aVJCl7Keg8-unsplash chewy-8S0cSJ1Dy9Q-unsplash chewy-gWzTum_yMCg-unsplash "
-                "chewy-kZRX29xJq6Y-unsplash chewy-nbxffbJKPYc-unsplash valerie-elash-EcEpBIrar6Q-unsplash",
-            ),
-            (
-                "gatsby-portfolio-story 1.0.1",
-                "alvaro-reyes-qWwpHwip31M-unsplash balazs-ketyi-sScmok4Iq1o-unsplash "
-                "boxed-water-is-better-7mr6Yx-8WLc-unsplash eftakher-alam-i1VQZsU86ok-unsplash "
-                "georgie-cobbs-muOHbrFGEQY-unsplash luca-bravo-XJXWbfSo2f0-unsplash "
-                "patrick-tomasso-KGcLJwIYiac-unsplash",
-            ),
-            ("gatsby-starter-empress 0.1.0", "david-clode-13PjNBaDMcg-unsplash"),
-            (
-                "gatsby-starter-hero-blog 2.0.0",
-                "photo-1451324119451-db0ac857463c photo-1456518563096-0ff5ee08204e "
-                "photo-1463852247062-1bbca38f7805 photo-1465070845512-2b2dbdc6df66 "
-                "photo-1469461084727-4bfb496cf55a photo-1489824904134-891ab64532f1 "
-                "photo-1489900464632-5f5907edda24 photo-1490474418585-ba9bad8fd0ea "
-                "photo-1500531279542-fc8490c8ea4d photo-1507124484497-b7f446e65519 "
-                "photo-1507915600431-5292809c5ab7",
-            ),
-            ("gatsby-starter-heydays 0.0.2", "damian-ivanov-1634076-unsplash upal-patel-1634390-unsplash"),
-            ("gatsby-starter-lamma 1.1.0", "samuel-wong-0tcBXUmSHYg-unsplash"),
-            (
-                "gatsby-starter-uno 1.0.0-2",
-                "aditya-ali-HGpfvykcI5U-unsplash alexander-schimmeck-ineC_oi7NHs-unsplash "
-                "brian-nVu_pNoZYxg-unsplash caique-silva-Jn9uPCJX2Ks-unsplash "
-                "christopher-lemercier-0adw8Y-3OGA-unsplash emile-mbunzama-kqSazaTGriE-unsplash "
-                "felipe-bustillo-YXDTQ4e5wDo-unsplash houcine-ncib-6hUa_5hiDxw-unsplash "
-                "mohammed-hassan-Vg1o2mipcJc-unsplash oswaldo-ibanez-lVmJ7cxIMFA-unsplash "
-                "parker-whitson-CUADwVXAlkk-unsplash parker-whitson-HSFEeS-Jvxw-unsplash "
-                "sunyu-kim-muvYcFC8UWA-unsplash",
-            ),
-            (
-                "gatsby-theme-portfolio-minimal-james 1.0.2",
-                "charles-deluvio-DgoyKNgPiFQ-unsplash clement-h-95YRwf6CNw8-unsplash "
-                "kelly-sikkema-Hl3LUdyKRic-unsplash",
-            ),
-            ("himanshu-portfolio 0.0.0", "mike-yukhtenko-wfh8dDlNFOk-unsplash"),
-            ("spa-portfolio 0.1.1", "victoria-palacios-423143-unsplash"),
-            ("landing-page-3d 0.3.0", "ludvig-wiese-d-MfHM-jHwc-unsplash mark-farias-dt60oksDTx8-unsplash"),
-        )
-    ),
 )
+# packages of npm, and the names of photographs of Unsplash that lie somewhere in them
+PACKAGED = {
+    "@d-oit/hinode-mod-image-lightbox-gallery 1.2.5": "bave-pictures-zs7sP2J7iB8-unsplash",
+    "@felds/progressive-picture 0.0.0": "cameron-venti-Kc0ox1SRmV4-unsplash",
+    "@findthebrink/responsive-images 0.1.1": (
+        "ali-pazani-1646879-unsplash dmitry-zelinskiy-30959-unsplash mike-lorusso-1645001-unsplash"
+    ),
+    "@lowcodeunit/landing-pages-demo 1.14.150": "daniel-vogel-sVothhm7iRI-unsplash",
+    "funny-dog-pictures 1.0.0": (
+        "chewy-4aVJCl7Keg8-unsplash chewy-8S0cSJ1Dy9Q-unsplash chewy-gWzTum_yMCg-unsplash chewy-kZRX29xJq6Y-unsplash "
+        "chewy-nbxffbJKPYc-unsplash valerie-elash-EcEpBIrar6Q-unsplash"
+    ),
+    "gatsby-portfolio-story 1.0.1": (
+        "alvaro-reyes-qWwpHwip31M-unsplash balazs-ketyi-sScmok4Iq1o-unsplash "
+        "boxed-water-is-better-7mr6Yx-8WLc-unsplash eftakher-alam-i1VQZsU86ok-unsplash "
+        "georgie-cobbs-muOHbrFGEQY-unsplash luca-bravo-XJXWbfSo2f0-unsplash patrick-tomasso-KGcLJwIYiac-unsplash"
+    ),
+    "gatsby-starter-empress 0.1.0": "david-clode-13PjNBaDMcg-unsplash",
+    "gatsby-starter-hero-blog 2.0.0": (
+        "photo-1451324119451-db0ac857463c photo-1456518563096-0ff5ee08204e photo-1463852247062-1bbca38f7805 "
+        "photo-1465070845512-2b2dbdc6df66 photo-1469461084727-4bfb496cf55a photo-1489824904134-891ab64532f1 "
+        "photo-1489900464632-5f5907edda24 photo-1490474418585-ba9bad8fd0ea photo-1500531279542-fc8490c8ea4d "
+        "photo-1507124484497-b7f446e65519 photo-1507915600431-5292809c5ab7"
+    ),
+    "gatsby-starter-heydays 0.0.2": "damian-ivanov-1634076-unsplash upal-patel-1634390-unsplash",
+    "gatsby-starter-lamma 1.1.0": "samuel-wong-0tcBXUmSHYg-unsplash",
+    "gatsby-starter-uno 1.0.0-2": (
+        "aditya-ali-HGpfvykcI5U-unsplash alexander-schimmeck-ineC_oi7NHs-unsplash brian-nVu_pNoZYxg-unsplash "
+        "caique-silva-Jn9uPCJX2Ks-unsplash christopher-lemercier-0adw8Y-3OGA-unsplash "
+        "emile-mbunzama-kqSazaTGriE-unsplash felipe-bustillo-YXDTQ4e5wDo-unsplash houcine-ncib-6hUa_5hiDxw-unsplash "
+        "mohammed-hassan-Vg1o2mipcJc-unsplash oswaldo-ibanez-lVmJ7cxIMFA-unsplash parker-whitson-CUADwVXAlkk-unsplash "
+        "parker-whitson-HSFEeS-Jvxw-unsplash sunyu-kim-muvYcFC8UWA-unsplash"
+    ),
+    "gatsby-theme-portfolio-minimal-james 1.0.2": (
+        "charles-deluvio-DgoyKNgPiFQ-unsplash clement-h-95YRwf6CNw8-unsplash kelly-sikkema-Hl3LUdyKRic-unsplash"
+    ),
+    "himanshu-portfolio 0.0.0": "mike-yukhtenko-wfh8dDlNFOk-unsplash",
+    "spa-portfolio 0.1.1": "victoria-palacios-423143-unsplash",
+    "landing-page-3d 0.3.0": "ludvig-wiese-d-MfHM-jHwc-unsplash mark-farias-dt60oksDTx8-unsplash",
+}
 # what the notices of the game call a licence, and what we call it
 LANDSCAPE_TERMS = {"public-domain": "public domain", "CC0": CC0, "Unsplash": UNSPLASH}
 
@@ -195,10 +181,14 @@ class Photograph(NamedTuple):
 
 
 def photographs(packages: Path) -> Iterator[Photograph]:
-    """Those of PHOTOGRAPHS, and the landscapes that both notices allow, under what the game's own says."""
+    """Those of PHOTOGRAPHS and PACKAGED, and the landscapes that both notices allow, under what the game's own says."""
     for folder, stems, licence, credit in PHOTOGRAPHS:
         for stem in stems.split():
             yield Photograph(found(packages, folder, stem), stem, licence, credit)
+    for package, stems in PACKAGED.items():
+        for stem in stems.split():
+            credit = f"{package}, photographers of Unsplash"
+            yield Photograph(found(packages, "package/**", stem), stem, UNSPLASH, credit)
     notices = [notice(packages, name) for name in (GAME, LARGER)]
     for file in sorted((packages / LARGER / LANDSCAPES).glob("*@2x.*")):
         stem = file.name.partition("@")[0]
